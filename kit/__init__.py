@@ -1,0 +1,45 @@
+"""The migration notebook kit: move a trained model to another runtime, and see every step.
+
+One plain function per stage; the table below is the whole kit. Modules are loaded when they are first asked for, so
+``import kit`` is quick and imports no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> the module that defines it
+    "export": "exporting", "ExportOptions": "exporting", "Exported": "exporting",
+    "audit": "operators", "AuditOptions": "operators", "Audit": "operators",
+    "fix": "graph", "FixOptions": "graph", "Fixed": "graph",
+    "calibrate": "calibration", "CalibrateOptions": "calibration", "Calibration": "calibration",
+    "quantize": "quantization", "QuantizeOptions": "quantization", "Quantized": "quantization",
+    "compile": "compilation", "CompileOptions": "compilation", "Compiled": "compilation",
+    "verify": "verification", "VerifyOptions": "verification", "Verdict": "verification",
+    "benchmark": "benchmarking", "BenchmarkOptions": "benchmarking", "Benchmark": "benchmarking",
+    "report": "reporting", "ReportOptions": "reporting", "Report": "reporting",
+    "check_environment": "preflight",
+    "open_runner": "runner", "Runner": "runner",
+    "Model": "model", "TensorSpec": "model",
+    "Preprocess": "samples", "Sample": "samples", "Samples": "samples",
+    "KitError": "errors", "BadInput": "errors", "MissingTool": "errors", "UnsupportedModel": "errors",
+    "StaleResult": "errors", "ToolFailed": "errors", "WorkerDied": "errors",
+    "Cancelled": "progress", "Tick": "progress",
+}  # fmt: skip
+_ROOMS = ("charts", "families", "record", "targets", "teach", "ui", "worker")
+
+__all__ = [*_HOME, *_ROOMS]
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(f"kit.{_HOME[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"kit.{name}")
+    raise AttributeError(f"kit has no {name!r}. It has: {', '.join(sorted(__all__))}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

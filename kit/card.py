@@ -1,0 +1,82 @@
+"""How a result looks: as text in a terminal, as an accessible HTML table in a notebook.
+
+A result says ``title()``, ``facts()`` and, if it has rows to show, ``tables()``; the card draws both forms.
+Everything is escaped: node names come from strangers' models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with a caption; ``rows`` hold anything printable, one entry a column."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+
+    def text(self, limit: int = 20) -> str:
+        """The table in monospaced columns, at most ``limit`` rows."""
+        cells = [[str(value) for value in row] for row in self.rows[:limit]]
+        widths = [max(len(line[i]) for line in [list(self.columns), *cells]) for i in range(len(self.columns))]
+        lines = ["  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip()
+                 for line in [list(self.columns), *cells]]
+        return "\n".join([self.caption, *(f"  {line}" for line in lines), *_more(self.rows, limit, "  ")])
+
+    def html(self, limit: int = 50) -> str:
+        """The table as HTML with caption and column headers, at most ``limit`` rows."""
+        head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>"
+                       for row in self.rows[:limit])
+        more = "".join(f"<p>{line}</p>" for line in _more(self.rows, limit))
+        return (f"<table><caption>{escape(self.caption)}</caption><thead><tr>{head}</tr></thead>"
+                f"<tbody>{body}</tbody></table>{more}")
+
+
+class Card:
+    """Mixin for results. ``title()`` and ``facts()`` are asked for; ``tables()`` is optional."""
+
+    def title(self) -> str:
+        """One sentence: what this result says."""
+        return type(self).__name__
+
+    def facts(self) -> dict[str, object]:
+        """Names and values worth a line each, in order."""
+        return {}
+
+    def tables(self) -> Sequence[Table]:
+        """Longer tables under the facts."""
+        return ()
+
+    def __str__(self) -> str:
+        facts = self.facts()
+        width = max(map(len, facts), default=0)
+        lines = [self.title(), *(f"  {name:<{width}}  {value}" for name, value in facts.items())]
+        return "\n".join([*lines, *(table.text() for table in self.tables())])
+
+    def html(self) -> str:
+        """The card as HTML that needs no style sheet."""
+        rows = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
+                       for name, value in self.facts().items())
+        facts = f"<table><caption>{escape(self.title())}</caption><tbody>{rows}</tbody></table>"
+        return facts + "".join(table.html() for table in self.tables())
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": self.html()}
+
+
+def bytes_text(size: float) -> str:
+    """``4_812_345`` -> ``4.8 MB`` (powers of 1000, as file managers show)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
+
+
+def _more(rows: Sequence[object], limit: int, indent: str = "") -> list[str]:
+    return [f"{indent}... and {len(rows) - limit} more"] if len(rows) > limit else []

@@ -1,0 +1,88 @@
+"""ONNX Runtime behind ``open_runner``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from kit.errors import BadInput, UnsupportedModel, unknown
+from kit.model import Model
+from kit.need import need
+from kit.runtimes import peak_memory, timed
+
+LEVELS = {"none": 0, "basic": 1, "extended": 2, "all": 99}
+
+
+def providers() -> list[str]:
+    """The execution providers that this installation offers and that need no account or build step, best first."""
+    ort = need("onnxruntime", to="run an ONNX model", extra="base")
+    skip = ("AzureExecutionProvider", "TensorrtExecutionProvider")  # a cloud; minutes of engine building
+    return [name for name in ort.get_available_providers() if name not in skip]
+
+
+class OnnxRuntime:
+    """A session.
+
+    Args:
+        graph: the .onnx file.
+        threads: of one operator.
+        providers: execution providers, in order; all that are offered by default.
+        graph_level: how far ONNX Runtime rewrites the graph.
+        spinning: threads wait busily between operators; off where other processes take turns.
+    """
+
+    def __init__(self, graph: str, weights: str | None = None, *, threads: int = 2,
+                 providers: list[str] | None = None, graph_level: Literal["none", "basic", "extended", "all"] = "all",
+                 spinning: bool = True) -> None:
+        ort = need("onnxruntime", to="run an ONNX model", extra="base")
+        self._model = Model.open(graph)
+        offered = globals()["providers"]()
+        for name in providers or ():
+            if name not in offered:
+                raise unknown("execution provider", name, offered, f"onnxruntime {ort.__version__}")
+        if graph_level not in LEVELS:
+            raise unknown("graph level", graph_level, LEVELS)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel(LEVELS[graph_level])
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        try:
+            self._session = ort.InferenceSession(graph, options, providers=providers or offered)
+        except Exception as error:  # onnxruntime raises a dozen kinds, none documented as stable
+            raise _explain(error, graph, ort.__version__) from error
+        self._settings = {"runtime": f"onnxruntime {ort.__version__}",
+                          "providers": ", ".join(self._session.get_providers()),
+                          "threads": threads, "graph level": graph_level}
+
+    def describe(self) -> dict[str, Any]:
+        return {"inputs": self._model.inputs, "outputs": self._model.outputs, "settings": self._settings}
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = [spec.name for spec in self._model.outputs]
+        try:
+            return dict(zip(names, self._session.run(names, feeds), strict=True))
+        except Exception as error:
+            shapes = {name: list(array.shape) for name, array in feeds.items()}
+            raise BadInput(f"onnxruntime could not run {self._model.path.name} on {shapes}.",
+                           remedy="the details name the node; a shape the model cannot take is the usual cause",
+                           detail=str(error)) from error
+
+    def time(self, feeds: dict[str, np.ndarray], runs: int) -> list[float]:
+        return timed(lambda: self._session.run(None, feeds), runs)
+
+    def memory(self) -> int:
+        return peak_memory()
+
+
+def _explain(error: Exception, graph: str, version: str) -> UnsupportedModel:
+    text = str(error)
+    if "IR version" in text or "Opset" in text or "opset" in text:
+        remedy = "export with a lower opset, or install a newer onnxruntime"
+    elif "NOT_IMPLEMENTED" in text or "No Op registered" in text:
+        remedy = "run kit.audit on the model: it lists every operator that onnxruntime lacks, and what to do"
+    else:
+        remedy = "run onnx.checker on the file; the details name the place"
+    return UnsupportedModel(f"onnxruntime {version} cannot load {graph}.", remedy=remedy, detail=text)

@@ -1,0 +1,45 @@
+from kit.card import Card, Table, bytes_text
+
+
+class Hostile(Card):
+    def title(self):
+        return "<script>alert(1)</script>"
+
+    def facts(self):
+        return {"<b>name": "<img src=x>"}
+
+    def tables(self):
+        return (Table("<i>", ("<th>",), (("<td>",),)),)
+
+
+def test_text_lines_up_names_and_values():
+    class Two(Card):
+        def title(self):
+            return "Two facts"
+
+        def facts(self):
+            return {"a": 1, "longer": "x"}
+
+    assert str(Two()) == "Two facts\n  a       1\n  longer  x"
+
+
+def test_everything_foreign_is_escaped():
+    html = Hostile()._repr_mimebundle_()["text/html"]
+    for bad in ("<script", "<img", "<b>", "<i>", "<th>", "<td><"):
+        assert bad not in html
+
+
+def test_tables_have_a_caption_and_column_headers():
+    html = Table("Nodes", ("name", "count"), (("Conv", 3),)).html()
+    assert "<caption>Nodes</caption>" in html
+    assert html.count('scope="col"') == 2
+
+
+def test_a_long_table_says_how_much_it_leaves_out():
+    table = Table("Many", ("n",), tuple((n,) for n in range(60)))
+    assert "... and 40 more" in table.text()
+    assert "... and 10 more" in table.html()
+
+
+def test_sizes_read_as_people_write_them():
+    assert [bytes_text(n) for n in (0, 999, 1000, 4_812_345, 3.4e9)] == ["0 B", "999 B", "1.0 kB", "4.8 MB", "3.4 GB"]
