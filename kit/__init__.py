@@ -16,6 +16,8 @@ _HOME = {  # public name -> the module that defines it
     "fix": "graph", "FixOptions": "graph", "Fixed": "graph",
     "calibrate": "calibration", "CalibrateOptions": "calibration", "Calibration": "calibration",
     "quantize": "quantization", "QuantizeOptions": "quantization", "Quantized": "quantization",
+    "sensitivity": "layers", "SensitivityOptions": "layers", "suggest_float": "layers", "layer_errors": "layers",
+    "why_not_faster": "integer_kernels",
     "compile": "compilation", "CompileOptions": "compilation", "Compiled": "compilation",
     "verify": "verification", "VerifyOptions": "verification", "Verdict": "verification",
     "benchmark": "benchmarking", "BenchmarkOptions": "benchmarking", "Benchmark": "benchmarking",

@@ -30,6 +30,10 @@ class Cancelled(Exception):
     def __init__(self, what: str = "Cancelled. Nothing was written.") -> None:
         super().__init__(what)
 
+    def _render_traceback_(self) -> list[str]:
+        """The short form that IPython shows: that it was cancelled is all there is to say."""
+        return [str(self)]
+
 
 def silent(tick: Tick) -> None:
     """Report nothing: the default of every stage."""

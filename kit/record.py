@@ -29,6 +29,7 @@ from kit.progress import Report, silent
 
 R = TypeVar("R")
 RESULT = "result.json"
+SCRATCHES = "KIT_SCRATCHES"  # environment variable: the file in which a worker notes its temporary folders
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,9 @@ def _scratch(folder: Path) -> Iterator[Path]:
         scratch.mkdir(parents=True)
     except OSError as error:
         raise explain_os_error(error, folder) from error
+    if notes := os.environ.get(SCRATCHES):
+        with Path(notes).open("a", encoding="utf-8") as stream:
+            stream.write(f"{scratch.absolute()}\n")
     try:
         yield scratch
         if folder.exists():
@@ -215,6 +219,13 @@ def _scratch(folder: Path) -> Iterator[Path]:
         raise explain_os_error(error, folder) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sweep(notes: Path) -> None:
+    """Remove the temporary folders that a worker noted and left behind when it was killed."""
+    if notes.is_file():
+        for line in notes.read_text(encoding="utf-8").splitlines():
+            shutil.rmtree(line, ignore_errors=True)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -40,6 +40,8 @@ def open_runner(artifact: Any, *, threads: int = 2, isolated: bool = False, **se
         BadInput: no such artefact, or an unknown setting.
         KitError: the runtime cannot load it; says why.
     """
+    # A compiled model says how it wants to be run; what the caller asks for goes before it.
+    settings = {**getattr(artifact, "runner_settings", {}), **settings}
     return Runner(recognise(artifact), threads=threads, isolated=isolated, settings=settings)
 
 

@@ -29,9 +29,9 @@ class Preprocess:
     Attributes:
         resize: ``stretch`` to ``size``; ``limit`` so that the long side is at most ``size[1]`` with both sides
             rounded to a ``multiple``; ``height`` to ``size[0]`` with the ratio kept, zero-padded on the right to
-            ``size[1]`` at least; ``none`` leaves the picture as it is.
+            ``size[1]`` at least and to a ``multiple``; ``none`` leaves the picture as it is.
         size: height and width in pixels.
-        multiple: both sides become multiples of it (``limit`` only).
+        multiple: both sides become multiples of it (``limit``), or the padded width does (``height``).
         channels: order of the three channels in the tensor.
         scale: factor from byte to number, usually 1/255.
         mean: per channel, in the tensor's channel order, after ``scale``.
@@ -58,8 +58,9 @@ class Preprocess:
             small = small[:, :, ::-1]
         mean, std = np.float32(self.mean), np.float32(self.std)
         tensor = (small.astype(np.float32) * np.float32(self.scale) - mean) / std
-        if self.resize == "height" and tensor.shape[1] < self.size[1]:
-            tensor = np.pad(tensor, ((0, 0), (0, self.size[1] - tensor.shape[1]), (0, 0)))
+        if self.resize == "height":
+            width = -(-max(self.size[1], tensor.shape[1]) // self.multiple) * self.multiple
+            tensor = np.pad(tensor, ((0, 0), (0, width - tensor.shape[1]), (0, 0)))
         tensor = tensor.transpose(2, 0, 1) if self.layout == "NCHW" else tensor
         return np.ascontiguousarray(tensor[None], dtype=np.float32)
 

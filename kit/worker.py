@@ -23,11 +23,11 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
+from kit import record
 from kit.card import bytes_text
 from kit.errors import BadInput, KitError, ToolFailed, WorkerDied
 from kit.progress import Report, Tick, silent
 
-_PYTHONS: dict[str, str] = {}
 _TAIL = 40  # lines of the log that travel with an error
 
 
@@ -38,17 +38,22 @@ def use(framework: str, *, python: str | Path | None) -> None:
         BadInput: there is no such program.
     """
     if python is None:
-        _PYTHONS.pop(framework, None)
+        os.environ.pop(_variable(framework), None)
     elif not os.access(python, os.X_OK):
         raise BadInput(f"{python} is not a program that can be run.", remedy="give the path of a python, such as "
                        ".../bin/python of a virtual environment")
     else:
-        _PYTHONS[framework] = str(python)
+        os.environ[_variable(framework)] = str(python)
 
 
 def interpreter(framework: str | None = None) -> str:
     """The interpreter that ``framework`` runs under."""
-    return _PYTHONS.get(framework or "", sys.executable)
+    return os.environ.get(_variable(framework or ""), sys.executable)
+
+
+def _variable(framework: str) -> str:
+    # In the environment, so that a stage that runs in a worker itself (from a panel) finds the same interpreter.
+    return f"KIT_PYTHON_{framework.upper()}"
 
 
 def run(
@@ -86,8 +91,10 @@ class Process:
     def __init__(self, *, framework: str | None = None, log: Path | None = None,
                  memory_limit: int | None = None, environment: dict[str, str] | None = None) -> None:
         self.memory_limit = memory_limit
+        self._looked = 0.0  # when memory was looked at last
         self.peak_memory = 0  # bytes of resident memory, the highest seen
         self._scratch = tempfile.TemporaryDirectory(prefix="kit-worker-", ignore_cleanup_errors=True)
+        self._scratches = Path(self._scratch.name) / "scratches.txt"
         self.log = Path(log) if log else Path(self._scratch.name) / "log.txt"
         secret = os.urandom(16)
         with Listener(authkey=secret) as listener, self.log.open("ab") as output:
@@ -99,7 +106,7 @@ class Process:
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
                 # An interrupt of the kernel goes to its whole process group: ours is told in order, by us.
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": path, **(environment or {})})
+                env={**os.environ, "PYTHONPATH": path, record.SCRATCHES: str(self._scratches), **(environment or {})})
             assert self._child.stdin
             with contextlib.suppress(BrokenPipeError):  # already dead: _accept says so
                 self._child.stdin.write(pickle.dumps((listener.address, secret, sys.path)))
@@ -165,6 +172,7 @@ class Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=2)
         self.kill()
+        record.sweep(self._scratches)  # a child that was killed could not tidy up after itself
         self._scratch.cleanup()
 
     def log_tail(self, lines: int = _TAIL) -> str:
@@ -189,6 +197,11 @@ class Process:
     def _watch_memory(self) -> None:
         import psutil
 
+        # Looking costs a little processor time, which a benchmark in the child would feel.
+        now = time.monotonic()
+        if now - self._looked < (0.1 if self.memory_limit else 2):
+            return
+        self._looked = now
         with contextlib.suppress(psutil.Error):
             family = psutil.Process(self._child.pid)
             used = sum(p.memory_info().rss for p in [family, *family.children(recursive=True)])
@@ -304,9 +317,7 @@ def _as_kit_error(error: BaseException) -> KitError:
         return WorkerDied("The worker ran out of memory.", remedy="use fewer samples, smaller inputs or a smaller "
                           "batch, close other programs, then run again", detail=detail)
     if isinstance(error, OSError) and error.errno:
-        from kit.record import explain_os_error
-
-        return explain_os_error(error, error.filename or "a file")
+        return record.explain_os_error(error, error.filename or "a file")
     text = str(error).strip().splitlines()
     return ToolFailed(f"{type(error).__name__}: {text[0] if text else 'no message'}"[:600],
                       remedy="the details show where it happened; check the inputs named there",

@@ -46,7 +46,7 @@ class OnnxRuntime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors come back as exceptions; printed as well, they are noise
         options.graph_optimization_level = ort.GraphOptimizationLevel(LEVELS[graph_level])
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
         try:

@@ -5,10 +5,13 @@ Always in a worker: Paddle next to torch or tensorflow crashes, and oneDNN insid
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kit.errors import ToolFailed
 from kit.model import TensorSpec
 from kit.need import need
 from kit.runtimes import peak_memory, timed
@@ -35,10 +38,16 @@ class PaddleInference:
             config.enable_mkldnn()
         elif hasattr(config, "disable_mkldnn"):
             config.disable_mkldnn()
-        self._predictor = inference.create_predictor(config)
+        try:
+            self._predictor = inference.create_predictor(config)
+            self._inputs, self._outputs = specs(graph, self._predictor.get_output_names())
+        except Exception as error:  # what Paddle raises has no class of its own
+            raise ToolFailed(
+                f"Paddle Inference {paddle.__version__} cannot load {Path(graph).name}: {sentence(error)}",
+                remedy="check that graph and parameters are whole and belong together; a model that Paddle 3.3 saved "
+                "needs Paddle 3.3, or kit.export, which repairs a copy", detail=str(error)) from error
         self._settings = {"runtime": f"Paddle Inference {paddle.__version__}",
                           "oneDNN": "on" if onednn else "off", "threads": threads}
-        self._inputs, self._outputs = specs(graph, self._predictor.get_output_names())
 
     def describe(self) -> dict[str, Any]:
         return {"inputs": self._inputs, "outputs": self._outputs, "settings": self._settings}
@@ -69,13 +78,23 @@ class PaddleInference:
             self._predictor.get_input_handle(name).copy_from_cpu(array)
 
 
+def sentence(error: BaseException) -> str:
+    """The line of a Paddle message that matters: it comes after Paddle's own traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    chosen = next((line for line in lines if "Error:" in line or line.startswith("(")), lines[0] if lines else "")
+    return (chosen or type(error).__name__)[:300]
+
+
 def specs(graph: str, output_names: list[str]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a saved program: the predictor itself cannot tell before it is fed."""
     import paddle
 
     paddle.enable_static()
     scope = paddle.static.Scope()  # the weights loaded along are let go with it
-    with paddle.static.scope_guard(scope):
+    # The old format is read by the old reader only.
+    is_old = graph.endswith(".pdmodel") and hasattr(paddle, "pir_utils")
+    old = paddle.pir_utils.OldIrGuard() if is_old else nullcontext()
+    with paddle.static.scope_guard(scope), old:
         executor = paddle.static.Executor(paddle.CPUPlace())
         program, names, targets = paddle.static.load_inference_model(graph.rpartition(".")[0], executor)
     block = program.global_block()

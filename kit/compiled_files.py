@@ -1,0 +1,124 @@
+"""The files beside a compiled model: session settings, manifest, and a script that runs it without the kit.
+
+``manifest.json``, version 1, has: ``format``, ``version``, ``target``, ``level``, ``portable``, ``source`` and
+``artefact`` (file name, sha256, bytes, and ``external`` files likewise), ``inputs`` and ``outputs`` (name, dtype,
+shape, and for inputs an ``example`` shape), ``settings``, ``parity``, ``command`` (the equal Python call) and
+``environment``. ``session.json`` has the settings again, for the script.
+It names no folder of this machine and no person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kit.entries import versions
+from kit.model import Model, external_files
+from kit.preflight import cpu_features
+from kit.processor import this_processor
+
+if TYPE_CHECKING:
+    from kit.compilation import Compiled, CompileOptions
+
+SCRIPT = '''"""Run {file} with onnxruntime and numpy alone: python run.py [feeds.npz [answers.npz]]"""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+here = Path(__file__).resolve().parent
+settings = json.loads((here / "session.json").read_text(encoding="utf-8"))
+manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+
+options = ort.SessionOptions()
+options.intra_op_num_threads = settings["threads"]
+options.inter_op_num_threads = 1
+options.graph_optimization_level = ort.GraphOptimizationLevel(settings["graph_optimization_level"])
+options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings["spinning"] else "0")
+session = ort.InferenceSession(str(here / settings["model"]), options, providers=settings["providers"])
+
+if len(sys.argv) > 1:
+    feeds = dict(np.load(sys.argv[1]))
+else:
+    feeds = {{spec["name"]: np.zeros(spec["example"], spec["dtype"]) for spec in manifest["inputs"]}}
+names = [output.name for output in session.get_outputs()]
+answers = dict(zip(names, session.run(names, feeds)))
+for name, answer in answers.items():
+    print(name, answer.dtype, list(answer.shape))
+if len(sys.argv) > 2:
+    np.savez(sys.argv[2], **answers)
+'''
+
+
+def write_files(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...]], options: CompileOptions) -> None:
+    """Write session.json, run.py and, last because it speaks of the others, manifest.json."""
+    from kit.runtimes.onnxruntime import LEVELS
+
+    folder, settings = compiled.manifest.parent, compiled.settings
+    session = {"model": compiled.model.path.name, "threads": settings.threads, "providers": list(settings.providers),
+               "graph_level": settings.graph_level, "graph_optimization_level": LEVELS[settings.graph_level],
+               "spinning": settings.spinning}
+    _write(folder / "session.json", json.dumps(session, indent=1) + "\n")
+    _write(compiled.script, SCRIPT.format(file=compiled.model.path.name))
+    _write(compiled.manifest, json.dumps(_manifest(compiled, source, sizes, options, session), indent=1,
+                                         ensure_ascii=False) + "\n")
+
+
+def _manifest(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...]], options: CompileOptions,
+              session: dict[str, Any]) -> dict[str, Any]:
+    import dataclasses
+
+    changed = [f"{f.name}={getattr(options, f.name)!r}" for f in dataclasses.fields(options)
+               if getattr(options, f.name) != f.default]
+    return {
+        "format": "migration-notebook-kit compiled model",
+        "version": 1,
+        "target": compiled.target,
+        "level": compiled.level,
+        "portable": compiled.portable,
+        "source": _file(source),
+        "artefact": _file(compiled.model),
+        "inputs": [{"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "example": list(sizes[s.name])}
+                   for s in source.inputs],
+        "outputs": [{"name": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in source.outputs],
+        "settings": session,
+        "parity": {"verdict": compiled.verdict, "reference": compiled.reference,
+                   "outputs": [{"name": row.name, "max_abs": row.max_abs, "relative": row.relative, "l2": row.l2,
+                                "cosine": row.cosine} for row in compiled.parity]},
+        "command": f"kit.compile({source.path.name!r}, kit.CompileOptions({', '.join(changed)}))",
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Packages, Python, system and processor; nothing that tells who or where."""
+    import kit
+
+    return {
+        "packages": {"migration-notebook-kit": kit.__version__, **versions()},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": this_processor().name,
+        "instruction_sets": list(cpu_features()),
+    }
+
+
+def _file(model: Model) -> dict[str, Any]:
+    beside = external_files(model.path)
+    return {"file": model.path.name, "sha256": sha256(model.path), "bytes": model.path.stat().st_size,
+            "external": [{"file": p.name, "sha256": sha256(p), "bytes": p.stat().st_size} for p in beside]}
+
+
+def sha256(path: Path) -> str:
+    """As ``sha256sum`` prints it."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,119 @@
+"""What an export says: the ONNX model, what it was made from, and whether both answer alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kit.card import Card, Table, bytes_text
+from kit.comparison import CAUSES, PARITY_COLUMNS, TensorParity, worst
+from kit.exporting.pir import Unsupported
+from kit.model import Model
+from kit.record import Provenance
+
+
+@dataclass(frozen=True)
+class Exported(Card):
+    """An ONNX model and the proof of what it is worth. True unless its answers differ from the source's.
+
+    Attributes:
+        model: the ONNX file.
+        source: what was exported, as it was asked for.
+        kind: ``paddle`` (a saved inference model), ``dygraph`` (a layer from a factory) or ``onnx`` (brought along).
+        opset: of the default domain.
+        opset_reason: why this one.
+        size: bytes of the ONNX file, external weights included.
+        dynamic_axes: input -> its axes, a word where dynamic, such as ``N, 3, H, W``.
+        parity: the source against the ONNX file in ONNX Runtime, one row an output.
+        dygraph_parity: the layer itself against the inference model saved from it; empty for other kinds.
+        verdict: ``equal``, ``warning`` or ``failed``: the worst row, or that the ONNX file could not run.
+        reference_runtime: what ran the source.
+        candidate_runtime: what ran the ONNX file.
+        compared: the inputs both sides were run on; the first index of a row's ``where`` counts them.
+        failures: inputs that the source takes and the ONNX file does not.
+        unsupported: operators in the file that no standard runtime defines.
+        notes: sentences for the reader: what was repaired, named, left out.
+        operators_source: operator of the source -> how often.
+        operators_onnx: operator of the ONNX file -> how often.
+        inference_model: for a layer, the folder with the Paddle inference model saved on the way.
+        tools: what did it: package -> version.
+    """
+
+    model: Model
+    source: str
+    kind: Literal["paddle", "dygraph", "onnx"]
+    opset: int
+    opset_reason: str
+    size: int
+    dynamic_axes: dict[str, str]
+    parity: tuple[TensorParity, ...]
+    dygraph_parity: tuple[TensorParity, ...]
+    verdict: Literal["equal", "warning", "failed"]
+    reference_runtime: str
+    candidate_runtime: str
+    compared: tuple[str, ...]
+    failures: tuple[str, ...]
+    unsupported: tuple[Unsupported, ...]
+    notes: tuple[str, ...]
+    operators_source: dict[str, int]
+    operators_onnx: dict[str, int]
+    inference_model: Path | None
+    tools: dict[str, str]
+    provenance: Provenance | None = field(default=None, compare=False)
+
+    def __bool__(self) -> bool:
+        return self.verdict != "failed"
+
+    def title(self) -> str:
+        if not self.compared:
+            return f"{self.source} exported to ONNX; not compared"
+        row = worst((*self.parity, *self.dygraph_parity))
+        gap = ""
+        if row:
+            place = f" {list(row.where[1:])} of {self.compared[row.where[0]]}" if row.where else ""
+            gap = f"largest difference {row.max_abs:.1e} at {row.name}{place}"
+        return {
+            "equal": f"{self.source} exported: source and ONNX answer alike ({gap})",
+            "warning": f"{self.source} exported, with a small difference to look at: {gap}",
+            "failed": f"{self.source} exported, but the ONNX model does not answer like its source: "
+            + (self.failures[0] if self.failures else gap),
+        }[self.verdict]
+
+    def facts(self) -> dict[str, object]:
+        return {
+            "verdict": self.verdict,
+            "file": f"{self.model.path.name}, {bytes_text(self.size)}, {self.model.nodes} nodes",
+            "opset": f"{self.opset}: {self.opset_reason}",
+            "inputs": "; ".join(map(str, self.model.inputs)),
+            "outputs": "; ".join(map(str, self.model.outputs)),
+            "reference": self.reference_runtime,
+            "compared with": self.candidate_runtime,
+            "compared on": "; ".join(self.compared) or "nothing",
+            "made by": ", ".join(f"{name} {version}" for name, version in self.tools.items()),
+            **({"took": f"{self.provenance.seconds:.1f} s"} if self.provenance else {}),
+            **{f"note {at}" if len(self.notes) > 1 else "note": note for at, note in enumerate(self.notes, 1)},
+        }
+
+    def tables(self) -> tuple[Table, ...]:
+        tables = []
+        if self.dygraph_parity:
+            tables.append(Table("Layer and saved inference model", PARITY_COLUMNS,
+                                tuple(row.row() for row in self.dygraph_parity)))
+        if self.parity:
+            caption = "Source and ONNX" if self.kind != "dygraph" else "Saved inference model and ONNX"
+            tables.append(Table(caption, PARITY_COLUMNS, tuple(row.row() for row in self.parity)))
+        if self.failures:
+            tables.append(Table("Inputs the ONNX model does not take", ("what happened",),
+                                tuple((text,) for text in self.failures)))
+        if self.verdict == "failed":
+            tables.append(Table("Usual causes", ("cause", "how to tell"), CAUSES))
+        if self.unsupported:
+            tables.append(unsupported_table(self.unsupported))
+        return tuple(tables)
+
+
+def unsupported_table(rows: tuple[Unsupported, ...]) -> Table:
+    """All operators without a counterpart, at once."""
+    return Table("Operators without a counterpart", ("operator", "count", "where", "what to do"),
+                 tuple((row.operator, row.count, row.where, row.advice) for row in rows))

@@ -1,0 +1,111 @@
+"""Reads an ONNX file into onnx-ir and writes it back; weights kept outside the file stay on the disk until needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.errors import BadInput, UnsupportedModel
+from kit.graph.values import infer, name_nodes
+from kit.model import external_files, read
+from kit.need import need
+from kit.record import explain_os_error
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+LARGE = 1_000_000_000  # bytes of weights from which they go beside the file: protobuf ends at 2 GB
+
+
+def open_graph(path: Path) -> ir.Model:
+    """The model at ``path``, every node named, types and shapes filled in; external weights are mapped, not read.
+
+    Raises:
+        BadInput: missing, truncated or not ONNX.
+        UnsupportedModel: it has sparse weights.
+    """
+    need("onnxscript", to="fix a graph", extra="base")
+    ir = need("onnx_ir", to="fix a graph", extra="base")
+    proto = read(path, weights=False)
+    if proto.graph.sparse_initializer:
+        raise UnsupportedModel(f"{path.name} has sparse weights ({proto.graph.sparse_initializer[0].values.name}).",
+                               remedy="export it with dense weights")
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx-ir wraps every defect of a file in errors of its own
+        raise BadInput(f"{path.name} is not a well-formed ONNX model.",
+                       remedy="run kit.audit on it, or export it again", detail=str(error)) from error
+    ir.external_data.set_base_dir(model.graph, str(path.parent))
+    name_nodes(model)
+    infer(model)
+    return model
+
+
+def write(model: ir.Model, path: Path, *, outside: bool = False) -> None:
+    """Write ``model``; its weights go into ``<path>.data`` when asked, or when they are over 1 GB.
+
+    Raises:
+        BadInput: the disk is full or not writable.
+    """
+    import onnx_ir as ir
+
+    try:
+        if outside or _weight_bytes(model) > LARGE:
+            ir.save(model, path, external_data=f"{path.name}.data")
+        else:
+            ir.save(model, path)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def write_for_check(model: ir.Model, source: Path, path: Path) -> None:
+    """Write ``model`` for one run: external weights are linked, not copied, where the disk allows it."""
+    import onnx_ir as ir
+
+    if _weight_bytes(model, inside=True) > LARGE:
+        write(model, path)
+        return
+    for file in external_files(source):
+        link = path.parent / file.relative_to(source.parent)
+        if not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file.resolve(), link)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(file, link)
+    try:
+        ir.save(model, path)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def copy(source: Path, path: Path) -> None:
+    """The same file, byte for byte, with the files of its external weights."""
+    try:
+        shutil.copyfile(source, path)
+        for file in external_files(source):
+            to = path.parent / file.relative_to(source.parent)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, to)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def _weight_bytes(model: ir.Model, *, inside: bool = False) -> int:
+    import onnx_ir as ir
+
+    tensors = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    return sum(tensor.nbytes for tensor in tensors
+               if tensor is not None and not (inside and isinstance(tensor, ir.ExternalTensor)))
+
+
+def check(path: Path) -> str:
+    """What onnx's checker objects to in the file; "" when nothing."""
+    onnx = need("onnx", to="check an ONNX file", extra="base")
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # ValidationError, or C++ errors without a common class
+        return str(error)
+    return ""

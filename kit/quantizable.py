@@ -1,0 +1,336 @@
+"""Which nodes of a model can become INT8, which tensors must be measured for that, and why a node stays in float.
+
+``prepare`` puts a graph into the form that quantization works on; ``Network`` answers questions about it. Calibration
+and quantization both start here, so they agree on names.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kit.errors import UnsupportedModel, unknown
+from kit.need import need
+
+MIN_OPSET = 13  # QuantizeLinear and DequantizeLinear take one scale a channel from here on
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: Operators that only move values: they work on bytes as they are, and keep the scale of their input.
+MOVERS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool", "Resize", "Slice", "Gather", "Pad",
+          "Split")
+#: Operators that compute on bytes, but gain nothing by it: worth it only where values come and go as bytes anyway.
+BETWEEN = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu")
+#: What is made INT8 when nothing else is asked for: where ONNX Runtime's CPU provider has an integer kernel, and the
+#: loss is known to be small. Read off its QDQ selectors, 1.31.
+DEFAULT_TYPES = ("Conv", "Gemm", "MatMul", "Relu", "Clip", *BETWEEN, *MOVERS)
+#: What ONNX Runtime's quantizer can write at all.
+KNOWN_TYPES = (*DEFAULT_TYPES, "ConvTranspose", "Sigmoid", "Softmax", "Where", "InstanceNormalization",
+               "LayerNormalization", "BatchNormalization", "GatherElements")
+_NO_KERNEL = "ONNX Runtime has no integer kernel for it on a CPU: INT8 would only be converted back and forth"
+_WHY_FLOAT = {  # types that can be written but are left alone unless asked for
+    "ConvTranspose": _NO_KERNEL,
+    "InstanceNormalization": _NO_KERNEL,
+    "LayerNormalization": "means and variances of INT8 values are coarse, and there is no integer kernel",
+    "BatchNormalization": "kit.fix folds it into the convolution before it, which costs nothing",
+    "Sigmoid": "most of its output lies near 0 and 1, where 256 even steps are coarse",
+    "Softmax": "most of its output lies near 0, where 256 even steps are coarse",
+    "Where": "seldom worth a conversion",
+    "GatherElements": "seldom worth a conversion",
+}
+
+
+def prepare(proto: Any, name: str = "the model") -> Any:
+    """Put a model (``onnx.ModelProto``, changed in place) into the form that is calibrated and quantized.
+
+    Constants become initializers, every node gets a name of its own, initializers are taken off the inputs, and types
+    and shapes are inferred as far as possible.
+
+    Raises:
+        UnsupportedModel: the opset is older than 13, or the model is quantized already.
+    """
+    onnx = need("onnx", to="prepare a model for quantization", extra="base")
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset < MIN_OPSET:
+        raise UnsupportedModel(
+            f"{name} has opset {opset}; INT8 with one scale a channel needs opset {MIN_OPSET} or newer.",
+            remedy="export it again with opset=17, or raise it: kit.export(the .onnx file, "
+            "kit.ExportOptions(opset=17))")
+    graph = proto.graph
+    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
+        raise UnsupportedModel(f"{name} holds QuantizeLinear or DequantizeLinear nodes: it is quantized already.",
+                               remedy="give the float model that it was made from")
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        tensor = _constant(node)
+        if tensor is not None:
+            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
+            graph.node.remove(node)
+    stored = {tensor.name for tensor in graph.initializer}
+    for value in [value for value in graph.input if value.name in stored]:
+        graph.input.remove(value)
+    _name_nodes(graph)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        del graph.value_info[:]
+        graph.value_info.extend(inferred.graph.value_info)
+    except Exception:  # the tensors without a type are then left in float
+        pass
+    return proto
+
+
+@dataclass(frozen=True)
+class Network:
+    """A prepared graph with its wiring worked out once.
+
+    Attributes:
+        proto: the ``onnx.ModelProto``.
+        name: of the model, for messages.
+    """
+
+    proto: Any = field(repr=False)
+    name: str = "the model"
+
+    @property
+    def nodes(self) -> Sequence[Any]:
+        """The nodes in topological order."""
+        return self.proto.graph.node
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, Any]:
+        """Node name -> node."""
+        return {node.name: node for node in self.nodes}
+
+    @functools.cached_property
+    def producers(self) -> dict[str, Any]:
+        """Tensor -> the node that makes it."""
+        return {output: node for node in self.nodes for output in node.output if output}
+
+    @functools.cached_property
+    def consumers(self) -> dict[str, list[Any]]:
+        """Tensor -> the nodes that read it."""
+        found: dict[str, list[Any]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                found.setdefault(name, []).append(node)
+        return found
+
+    @functools.cached_property
+    def constants(self) -> dict[str, Any]:
+        """Initializers by name."""
+        return {tensor.name: tensor for tensor in self.proto.graph.initializer}
+
+    @functools.cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs."""
+        return tuple(value.name for value in self.proto.graph.output)
+
+    @functools.cached_property
+    def floats(self) -> frozenset[str]:
+        """Tensors known to hold float32, constants left out."""
+        graph = self.proto.graph
+        values = [*graph.input, *graph.value_info, *graph.output]
+        return frozenset(v.name for v in values if v.type.tensor_type.elem_type == 1 and v.name not in self.constants)
+
+    @functools.cached_property
+    def shape_arithmetic(self) -> frozenset[str]:
+        """Nodes that compute with shapes, not with data: rounding them would change the sizes of tensors."""
+        derived: set[str] = set()
+        found = set()
+        for node in self.nodes:
+            inputs = [name for name in node.input if name and name not in self.constants]
+            if node.op_type in ("Shape", "Size") or (inputs and all(name in derived for name in inputs)):
+                derived.update(node.output)
+                found.add(node.name)
+        return frozenset(found)
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse a node name that is not in the graph, naming the closest.
+
+        Raises:
+            BadInput: names the first that is unknown.
+        """
+        for name in names:
+            if name not in self.by_name:
+                raise unknown("node", name, self.by_name, self.name)
+
+    def check_types(self, types: Iterable[str], known: Iterable[str] | None = None) -> None:
+        """Refuse an operator type that is not in ``known`` (the graph's own types when None).
+
+        Raises:
+            BadInput: names the first that is unknown.
+        """
+        known = {node.op_type for node in self.nodes} if known is None else set(known)
+        for name in types:
+            if name not in known:
+                raise unknown("operator type", name, known, self.name)
+
+    def obstacle(self, node: Any) -> str:
+        """Why a node cannot become INT8 whatever is asked for; "" when it can."""
+        if node.op_type not in KNOWN_TYPES or node.domain not in ("", "ai.onnx"):
+            return _NO_KERNEL
+        if node.name in self.shape_arithmetic:
+            return "it computes shapes, not data"
+        if not any(name in self.floats for name in (node.input[0], *node.output)):
+            return "its values are not float32"
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm") and node.input[1] not in self.constants:
+            return "its weights are not constant"
+        return ""
+
+    def reluctance(self, node: Any) -> str:
+        """Why a node that could become INT8 is left in float unless it is asked for; "" when it is made INT8."""
+        if node.op_type not in DEFAULT_TYPES:
+            return _WHY_FLOAT.get(node.op_type, _NO_KERNEL)
+        if node.op_type == "MatMul" and not any(name in self.constants for name in node.input):
+            return "it multiplies two activations, both of which would be rounded (attention)"
+        if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] not in self.constants:
+            return "its bias is not constant"
+        return ""
+
+    def stranded(self, chosen: Collection[str]) -> frozenset[str]:
+        """Those of the chosen ``BETWEEN`` nodes that have a float neighbour.
+
+        Making them INT8 would add a rounding and two conversions, and save nothing: on nets with HardSwish and
+        squeeze-and-excite that costs both accuracy and time.
+        """
+        alive = {name for name in chosen if self.by_name[name].op_type in BETWEEN}
+        core = {name for name in chosen if self.by_name[name].op_type in WEIGHTED}
+
+        def comes_as_bytes(tensor: str) -> bool:
+            node = self.producers.get(tensor)
+            if node is None:
+                return tensor in self.constants
+            if node.name in chosen and (node.op_type in MOVERS or node.op_type in ("Relu", "Clip")):
+                return comes_as_bytes(node.input[0])
+            return node.name in alive or node.name in core
+
+        def goes_as_bytes(tensor: str) -> bool:
+            if tensor in self.outputs:
+                return False
+            return all(node.name in alive or node.name in core or (
+                node.name in chosen and (node.op_type in MOVERS or node.op_type in ("Relu", "Clip"))
+                and goes_as_bytes(node.output[0])) for node in self.consumers.get(tensor, ()))
+
+        lost: set[str] = set()
+        while True:
+            now = {name for name in alive if not (
+                all(comes_as_bytes(t) for t in self.by_name[name].input if t)
+                and all(goes_as_bytes(t) for t in self.by_name[name].output))}
+            if not now:
+                return frozenset(lost)
+            alive -= now
+            lost |= now
+
+    def measured(self) -> tuple[str, ...]:
+        """Tensors whose values calibration must see, in topological order; see also ``same_range``."""
+        wanted = set()
+        for node in self.nodes:
+            if not self.obstacle(node):
+                wanted.update(name for name in (*node.input, *node.output) if name in self.floats)
+        order = [value.name for value in self.proto.graph.input]
+        order += [output for node in self.nodes for output in node.output]
+        return tuple(name for name in order if name in wanted and name not in self.same_range)
+
+    @functools.cached_property
+    def same_range(self) -> dict[str, str]:
+        """Tensors that need no measuring, each with the one whose range it takes.
+
+        What ReLU or Clip cuts off need not be resolved before them; moving values does not change them.
+        """
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            source, target = (node.input[0] if node.input else ""), node.output[0]
+            if source not in self.floats or target not in self.floats:
+                continue
+            if node.op_type in ("Relu", "Clip") and len(self.consumers[source]) == 1 and source in self.producers \
+                    and source not in self.outputs:
+                found[source] = target
+            elif node.op_type in ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"):
+                found[target] = source
+        return {name: _end(found, name) for name in found}
+
+    def weights(self, node: Any) -> str:
+        """Name of the constant weights of a node, "" when it has none."""
+        if node.op_type == "MatMul":
+            return next((name for name in reversed(node.input) if name in self.constants), "")
+        return node.input[1] if node.op_type in WEIGHTED and node.input[1] in self.constants else ""
+
+    def channel_axis(self, node: Any) -> int | None:
+        """Axis of a node's weights that counts its output channels; None when one scale must do for all.
+
+        Conv [out, in, ...]: 0. ConvTranspose [in, out, ...]: 1, and with groups none, as one slice then serves several
+        output channels. Gemm: 0 when transposed, else 1. MatMul [..., in, out]: the last, for matrices only.
+        """
+        weights = self.constants.get(self.weights(node))
+        if weights is None:
+            return None
+        rank = len(weights.dims)
+        attributes = {a.name: a.i for a in node.attribute}
+        if node.op_type == "Conv":
+            return 0
+        if node.op_type == "ConvTranspose":
+            return 1 if attributes.get("group", 1) == 1 else None
+        if node.op_type == "Gemm":
+            return 0 if attributes.get("transB", 0) else 1
+        return 1 if rank == 2 and node.input[1] == weights.name else None
+
+    def depthwise(self) -> int:
+        """How many convolutions treat every channel alone."""
+        groups = [next((a.i for a in n.attribute if a.name == "group"), 1) for n in self.nodes if n.op_type == "Conv"]
+        return sum(group > 1 for group in groups)
+
+    def groups(self, nodes: Iterable[str]) -> Iterator[tuple[str, ...]]:
+        """Put nodes that will be INT8 into groups: one with weights and those that follow it up to the next.
+
+        Yields:
+            Names of the nodes of a group, the one that names it first.
+        """
+        chosen, owner = set(nodes), {}
+        groups: dict[str, list[str]] = {}
+        for node in self.nodes:
+            if node.name not in chosen:
+                continue
+            before = [self.producers[name].name for name in node.input if name in self.producers]
+            lead = node.name if self.weights(node) else next((owner[b] for b in before if b in owner), node.name)
+            owner[node.name] = lead
+            groups.setdefault(lead, []).append(node.name)
+        yield from map(tuple, groups.values())
+
+
+def _end(links: dict[str, str], name: str) -> str:
+    while name in links:
+        name = links[name]
+    return name
+
+
+def _name_nodes(graph: Any) -> None:
+    taken = Counter(node.name for node in graph.node if node.name)
+    for at, node in enumerate(graph.node):
+        if node.name and taken[node.name] == 1:
+            continue
+        base = node.name or node.op_type
+        name, suffix = f"{base}_{at}", 0
+        while name in taken:
+            suffix += 1
+            name = f"{base}_{at}_{suffix}"
+        node.name = name
+        taken[name] = 1
+
+
+def _constant(node: Any) -> Any:
+    import onnx
+
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return attribute.t
+        if attribute.name in ("value_float", "value_floats"):
+            value = attribute.f if attribute.name == "value_float" else list(attribute.floats)
+            return onnx.numpy_helper.from_array(np.asarray(value, np.float32))
+        if attribute.name in ("value_int", "value_ints"):
+            value = attribute.i if attribute.name == "value_int" else list(attribute.ints)
+            return onnx.numpy_helper.from_array(np.asarray(value, np.int64))
+    return None

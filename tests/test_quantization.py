@@ -1,0 +1,308 @@
+"""Quantization: what becomes INT8, that it computes right, that names are checked, and how large the file is."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from quantization_models import conv_net, feeds, save
+
+from kit import qdq
+from kit.calibration import CalibrateOptions, calibrate
+from kit.errors import BadInput, StaleResult, UnsupportedModel
+from kit.integer_kernels import why_not_faster
+from kit.model import Model, read
+from kit.noise import decibels
+from kit.processor import Processor, byte_types
+from kit.quantizable import Network, prepare
+from kit.quantization import QuantizeOptions, quantize
+from kit.runner import open_runner
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Model:
+    return Model.open(conv_net(tmp_path_factory.mktemp("model") / "toy.onnx"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def calibration(model, runs):
+    return calibrate(model, feeds(), runs=runs)
+
+
+@pytest.fixture(scope="module")
+def quantized(model, calibration, runs):
+    return quantize(model, calibration, runs=runs)
+
+
+def run(model, feed) -> dict:
+    with open_runner(model) as runner:
+        return runner(feed)
+
+
+def sqnr(a, b) -> float:
+    return decibels(float(np.square(a - b).sum() / np.square(a).sum()))
+
+
+def settings_of(result) -> dict[str, str]:
+    return {node.node: node.setting for node in result.nodes}
+
+
+def test_int8_answers_like_float_on_samples_it_has_not_seen(model, quantized):
+    for feed in feeds(3, seed=99):
+        assert sqnr(run(model, feed)["y"], run(quantized, feed)["y"]) > 25
+
+
+def test_names_metadata_and_form_are_kept(model, quantized):
+    assert quantized.model.inputs == model.inputs
+    assert [o.name for o in quantized.model.outputs] == ["y"]
+    assert quantized.model.metadata == {"character": "a\nb", "note": "kept"}
+    assert set(quantized.model.domains) == {"ai.onnx"}
+    assert quantized.model.lineage[-1].stage == "quantize"
+    onnx.checker.check_model(str(quantized.model.path), full_check=True)
+
+
+def test_every_node_is_told_with_its_reason(model, quantized):
+    settings = settings_of(quantized)
+    assert len(settings) == model.nodes
+    assert settings["first"] == settings["wide"] == settings["residual"] == "INT8"
+    assert settings["up"] == settings["swish"] == settings["sigmoid"] == "float"
+    reasons = {node.node: node.why for node in quantized.nodes}
+    assert "no integer kernel" in reasons["swish"]
+    assert "neighbour" in reasons["excite"]
+    assert all(bool(node.why) == (node.setting != "INT8") for node in quantized.nodes)
+
+
+def test_weights_have_one_scale_a_channel_and_stay_near(model, quantized):
+    proto = read(quantized.model.path)
+    constants = {t.name: t for t in proto.graph.initializer}
+    scales = [numpy_helper.to_array(constants[n.input[1]]) for n in proto.graph.node
+              if n.op_type == "DequantizeLinear" and n.input[0] in constants
+              and constants[n.input[0]].data_type == onnx.TensorProto.INT8]
+    assert {scale.shape for scale in scales} == {(16,)}
+    float_weights = {t.name: numpy_helper.to_array(t) for t in read(model.path).graph.initializer}
+    after = qdq.weights(proto)
+    assert set(after) == {"w0", "w1", "w2", "w3", "w4"}
+    for name, values in after.items():
+        axes = tuple(range(1, values.ndim))
+        limit = np.abs(float_weights[name]).max(axis=axes, keepdims=True) / 127 * 0.5001
+        assert (np.abs(values - float_weights[name]) <= limit).all()
+
+
+def test_auto_takes_the_best_method_it_tried(model, calibration, quantized, runs):
+    best = max(quantized.trials, key=lambda trial: trial.sqnr)
+    assert quantized.method == best.method == quantized.trials[0].method
+    assert len({trial.method for trial in quantized.trials}) == 6
+    single = quantize(model, calibration, QuantizeOptions(method="minmax"), runs=runs)
+    assert single.trials == ()
+    tried = next(trial for trial in quantized.trials if trial.method == "minmax")
+    assert single.sqnr == pytest.approx(tried.sqnr, abs=0.01)
+
+
+def test_named_nodes_stay_in_float(model, calibration, runs):
+    names = ("wide", "first")
+    found = quantize(model, calibration, QuantizeOptions(method="mse", keep_float=names), runs=runs)
+    reasons = {node.node: (node.setting, node.why) for node in found.nodes}
+    assert all(reasons[name] == ("float", "asked for by name") for name in names)
+    assert reasons["pointwise"][0] == "INT8"
+    assert set(names) <= set(found.kept_float)
+    run(found, feeds(1)[0])
+
+
+def every_node():
+    return ["first", "depthwise", "relu", "pool", "squeeze", "excite", "pointwise", "wide", "residual", "again"]
+
+
+@pytest.mark.parametrize("name", every_node())
+def test_leaving_out_any_single_node_gives_a_model_that_runs(model, calibration, runs, name):
+    found = quantize(model, calibration, QuantizeOptions(method="minmax", keep_float=(name,)), runs=runs)
+    setting = next(node for node in found.nodes if node.node == name)
+    # A node without weights between two INT8 nodes is still handed bytes; that is said.
+    assert setting.setting == "float" or "bytes come in" in setting.why
+    assert setting.setting == "float" or name in ("pool", "residual")
+    assert "asked for by name" in setting.why or name == "excite"
+    feed = feeds(1, seed=9)[0]
+    assert sqnr(run(model, feed)["y"], run(found, feed)["y"]) > 20
+
+
+def test_keeping_by_type(model, calibration, runs):
+    found = quantize(model, calibration, QuantizeOptions(method="mse", keep_float_types=("Add",)), runs=runs)
+    assert next(n for n in found.nodes if n.node == "residual").why.startswith("asked for by type")
+
+
+@pytest.mark.parametrize(("options", "words", "hint"), [
+    ({"keep_float": ("wild",)}, "no node named 'wild' in toy.onnx", "wide"),
+    ({"keep_float_types": ("Convv",)}, "no operator type named 'Convv'", "Conv"),
+    ({"quantize_types": ("ConvTransposed",)}, "no operator type named 'ConvTransposed'", "ConvTranspose"),
+    ({"keep_float_types": ("Conv",)}, "Nothing in toy.onnx would become INT8", "fewer")])
+def test_wrong_settings_are_refused(model, calibration, runs, options, words, hint):
+    with pytest.raises(BadInput, match=words) as raised:
+        quantize(model, calibration, QuantizeOptions(**options), runs=runs)
+    assert hint in raised.value.remedy
+
+
+def test_a_calibration_of_another_model_is_refused(calibration, tmp_path):
+    with pytest.raises(StaleResult, match="another model"):
+        quantize(conv_net(tmp_path / "toy.onnx", seed=3), calibration, runs=tmp_path)
+
+
+def test_an_int8_model_is_not_quantized_again(quantized, tmp_path):
+    with pytest.raises(UnsupportedModel, match="quantized already"):
+        calibrate(quantized, feeds(1), runs=tmp_path)
+
+
+@pytest.mark.parametrize("activation", ["uint8", "int8"])
+def test_activation_type_is_followed(model, calibration, runs, activation):
+    found = quantize(model, calibration, QuantizeOptions(method="mse", activation_type=activation), runs=runs)
+    kinds = {r.dtype for r in qdq.rounded(read(found.model.path)).values()}
+    assert kinds == {activation}
+    assert found.activation_type == activation
+    feed = feeds(1, seed=9)[0]
+    assert sqnr(run(model, feed)["y"], run(found, feed)["y"]) > 25
+
+
+def test_seven_bit_weights(model, calibration, runs):
+    found = quantize(model, calibration, QuantizeOptions(method="mse", reduce_range="yes"), runs=runs)
+    weights = [numpy_helper.to_array(t) for t in read(found.model.path).graph.initializer
+               if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
+    assert weights
+    assert max(np.abs(w.astype(int)).max() for w in weights) <= 64
+    assert found.reduce_range
+    assert "7-bit" in found.reason or "7 bits" in found.reason
+
+
+@pytest.mark.parametrize(("processor", "activation", "reduced", "word"), [
+    (Processor("Xeon", "x86", True), "uint8", False, "VNNI"),
+    (Processor("Old", "x86", False), "uint8", True, "no VNNI"),
+    (Processor("Silent", "x86", None), "uint8", True, "does not tell"),
+    (Processor("Apple", "arm", None), "int8", False, "ARM"),
+    (Processor("Odd", "other", None), "uint8", True, "safe on every")])
+def test_types_follow_the_processor(processor, activation, reduced, word):
+    found = byte_types(processor)
+    assert (found.activation, found.reduce_range) == (activation, reduced)
+    assert word in found.reason
+    asked = byte_types(processor, activation="int8", reduce_range="no")
+    assert (asked.activation, asked.reduce_range) == ("int8", False)
+    if activation != "int8":
+        assert "asked for" in asked.reason
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_transposed_convolution_uses_the_axis_of_its_outputs(tmp_path, group):
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((4, 6 // group, 2, 2)).astype(np.float32)
+    weights[:, 0] *= 100  # one output channel far larger: with the wrong axis the others would vanish
+    path = save([helper.make_node("Conv", ["x", "w0"], ["a"], "conv"),
+                 helper.make_node("ConvTranspose", ["a", "w", "b"], ["y"], "up", strides=[2, 2], group=group)],
+                {"w0": random.standard_normal((4, 3, 1, 1)).astype(np.float32), "w": weights,
+                 "b": np.zeros(6, np.float32)}, tmp_path / "m.onnx")
+    network = Network(prepare(onnx.load(path)))
+    assert network.channel_axis(network.by_name["up"]) == (1 if group == 1 else None)
+    options = QuantizeOptions(method="minmax", quantize_types=("Conv", "ConvTranspose"))
+    found = quantize(path, calibrate(path, feeds(4), runs=tmp_path), options, runs=tmp_path)
+    assert settings_of(found)["up"] == "INT8"
+    after = qdq.weights(read(found.model.path))["w"]
+    channel = (slice(None), slice(1, None))
+    error = np.abs(after[channel] - weights[channel]).max()
+    assert error < (0.02 if group == 1 else 3)
+    run(found, feeds(1)[0])
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_gemm_and_matmul_axes(tmp_path, transposed):
+    random = np.random.default_rng(0)
+    gemm = random.standard_normal((8, 12)).astype(np.float32) * np.geomspace(1, 100, 12, dtype=np.float32)
+    mat = random.standard_normal((12, 5)).astype(np.float32) * np.geomspace(1, 100, 5, dtype=np.float32)
+    path = save([helper.make_node("Gemm", ["x", "g", "b"], ["a"], "gemm", transB=transposed),
+                 helper.make_node("MatMul", ["a", "m"], ["c"], "mat"), helper.make_node("Softmax", ["c"], ["y"], "s")],
+                {"g": gemm.T.copy() if transposed else gemm, "b": np.ones(12, np.float32), "m": mat},
+                tmp_path / "m.onnx", shape=(4, 8))
+    found = quantize(path, calibrate(path, feeds(4, shape=(4, 8)), runs=tmp_path), runs=tmp_path)
+    after = qdq.weights(read(found.model.path))
+    gemm_after = after["g"].T if transposed else after["g"]
+    for name, values, want in (("g", gemm_after, gemm), ("m", after["m"], mat)):
+        assert (np.abs(values - want).max(axis=0) <= np.abs(want).max(axis=0) / 127 * 0.51).all(), name
+    # Nothing but float reads the product, so it is not rounded; the kernel is an integer one all the same.
+    assert settings_of(found)["mat"] == "INT8"
+    assert "c" not in qdq.rounded(read(found.model.path))
+    assert why_not_faster(found).operators.get("MatMulIntegerToFloat") == 1
+
+
+def test_products_of_two_activations_stay_in_float(tmp_path):
+    path = save([helper.make_node("MatMul", ["x", "w"], ["q"], "project"),
+                 helper.make_node("Transpose", ["q"], ["k"], "turn", perm=[1, 0]),
+                 helper.make_node("MatMul", ["q", "k"], ["y"], "attend")],
+                {"w": np.eye(8, dtype=np.float32)}, tmp_path / "m.onnx", shape=(4, 8))
+    found = quantize(path, calibrate(path, feeds(2, shape=(4, 8)), runs=tmp_path), runs=tmp_path)
+    assert "two activations" in next(n for n in found.nodes if n.node == "attend").why
+
+
+def test_float_nodes_can_store_their_weights_as_int8(model, calibration, runs):
+    kept = QuantizeOptions(method="mse", keep_float=("wide",))
+    small = QuantizeOptions(method="mse", keep_float=("wide",), float_weights="int8")
+    plain, packed = (quantize(model, calibration, options, runs=runs) for options in (kept, small))
+    assert packed.size_after < plain.size_after
+    assert settings_of(packed)["wide"] == "INT8 weights"
+    assert next(n for n in packed.nodes if n.node == "wide").why == "asked for by name"
+    feed = feeds(1, seed=9)[0]
+    assert sqnr(run(plain, feed)["y"], run(packed, feed)["y"]) > 30
+
+
+def test_a_megabyte_of_weights_takes_less_than_a_third(tmp_path):
+    path = conv_net(tmp_path / "wide.onnx", channels=160)
+    found = quantize(path, calibrate(path, feeds(1), CalibrateOptions(probes=0), runs=tmp_path), runs=tmp_path)
+    assert found.size_before > 1_000_000
+    assert found.ratio < 0.30
+    assert found.weights_after / found.weights_before < 0.28
+    assert found.sqnr is None
+    assert "could not be compared" in found.notes[0]
+
+
+def test_nothing_is_written_twice(quantized):
+    proto = read(quantized.model.path)
+    read_names = {name for node in proto.graph.node for name in node.input}
+    tensors = [t for t in proto.graph.initializer if t.data_type in (2, 3)]
+    keys = [(t.data_type, tuple(t.dims), t.raw_data) for t in tensors]
+    assert len(keys) == len(set(keys))
+    assert all(t.name in read_names for t in proto.graph.initializer)
+    assert not proto.graph.value_info
+    assert len({n.name for n in proto.graph.node}) == len(proto.graph.node)
+
+
+def test_two_nodes_that_share_weights(quantized, model):
+    # pointwise and again both use w3 and b3; the biases differ in scale and so must be stored apart
+    after = qdq.weights(read(quantized.model.path))
+    assert "w3" in after
+    assert settings_of(quantized)["pointwise"] == settings_of(quantized)["again"] == "INT8"
+
+
+def test_instant_the_second_time_and_made_again_for_other_options(model, calibration, tmp_path):
+    first = quantize(model, calibration, QuantizeOptions(method="mse"), runs=tmp_path)
+    ticks = []
+    assert quantize(model, calibration, QuantizeOptions(method="mse"), runs=tmp_path, report=ticks.append) == first
+    assert not ticks
+    quantize(model, calibration, QuantizeOptions(method="minmax"), runs=tmp_path, report=ticks.append)
+    assert ticks
+
+
+def test_the_card_reads_as_words(quantized):
+    text = str(quantized)
+    assert "nodes are INT8" in text
+    assert "What became of the nodes" in text
+    assert "Range methods tried" in text
+
+
+def test_why_not_faster_names_the_causes(model, calibration, quantized, runs):
+    found = why_not_faster(quantized)
+    assert found.integer > 0
+    words = " ".join(found.reasons)
+    assert "1 HardSwish, 1 HardSigmoid, 1 ConvTranspose" in words
+    assert "depthwise" in words
+    assert found.written == 6
+    signed = quantize(model, calibration, QuantizeOptions(method="mse", activation_type="int8"), runs=runs)
+    assert any("int8" in reason for reason in why_not_faster(signed).reasons)
+    with pytest.raises(UnsupportedModel, match="not INT8"):
+        why_not_faster(model)
