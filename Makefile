@@ -36,6 +36,7 @@ $(VENV)/.made:
 $(VENV)/.ocr: $(PINS) | $(VENV)/.made
 	@echo "Installing what the OCR walkthrough needs into $(VENV) (about 0.5 GB to download) ..."
 	$(PIP) -e ".[paddle,ocr,ui]"
+	$(PIP) --no-deps $(PPOCR)
 	touch $@
 
 $(VENV)/.all: $(PINS) | $(VENV)/.made

@@ -21,7 +21,7 @@ from kit import bootstrap
 from kit.card import Card, Table, bytes_text
 from kit.entries import Entry, entries, run_name, versions
 from kit.errors import BadInput, unknown
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.processor import this_processor
 from kit.progress import Report, silent, track
 from kit.record import Provenance, run_stage
@@ -192,6 +192,7 @@ def benchmark(
     Raises:
         BadInput: no candidates, no feeds, or a feed that does not fit; names it.
     """
+    expect(BenchmarkOptions, options)
     made = entries(runners, "candidate")
     fed = [dict(feeds)] if isinstance(feeds, Mapping) else [feeds[at] for at in range(min(len(feeds), options.inputs))]
     if not fed or not all(fed):

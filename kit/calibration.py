@@ -22,7 +22,7 @@ from kit.errors import BadInput, StaleResult, UnsupportedModel, unknown
 from kit.exposed import exposed
 from kit.histogram import Histogram
 from kit.model import Model, read
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
 from kit.quantizable import Network, prepare
 from kit.record import Provenance, digest, run_stage
@@ -42,8 +42,8 @@ class CalibrateOptions(Options):
     ] = "refuse"
     passes: Annotated[int, Range(1, 16), Help("measure the tensors in so many parts: less memory, more time")] = 1
     probes: Annotated[
-        int, Range(0, 16), Help("samples kept with the float answer, by which INT8 settings are compared")
-    ] = 4
+        int, Range(0, 32), Help("samples kept with the float answer, by which INT8 settings are compared")
+    ] = 8
     threads: Annotated[int, Range(1, 64), Help("processor cores to use")] = 2
 
 
@@ -210,6 +210,7 @@ def calibrate(
         BadInput: samples that do not fit the model, none at all, or NaN in one (``bad_values="refuse"``).
         UnsupportedModel: opset below 13, quantized already, or nothing to quantize.
     """
+    expect(CalibrateOptions, options)
     model = model_of(model)
     check_samples(samples)
     samples = samples[: options.samples]
@@ -254,6 +255,9 @@ def _measure(model: Model, samples: Sequence, options: CalibrateOptions, folder:
     histograms = {name: Histogram() for name in tensors}
     parts = [tensors[at :: options.passes] for at in range(min(options.passes, len(tensors)))]
     total, faults, kept, skipped = len(samples) * len(parts), [], [], set()
+    # Spread over all samples: neighbours in a folder are often alike.
+    count = min(options.probes, len(samples))
+    probes = {at * len(samples) // count for at in range(count)}
     for number, part in enumerate(parts):
         with exposed(network, model, part, threads=options.threads) as run:
             for at in range(len(samples)):
@@ -270,7 +274,7 @@ def _measure(model: Model, samples: Sequence, options: CalibrateOptions, folder:
                         _check_first_pass(number, fault)
                         skipped.add(at)
                         continue
-                if number == 0 and len(kept) < options.probes:
+                if number == 0 and at in probes:
                     kept.append((feeds, {key: answers[key] for key in network.outputs}))
                 for tensor in part:
                     histograms[tensor].add(answers.pop(tensor) if tensor not in feeds else answers[tensor])

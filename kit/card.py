@@ -29,11 +29,11 @@ class Table:
 
     def html(self, limit: int = 50) -> str:
         """The table as HTML with caption and column headers, at most ``limit`` rows."""
-        head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in self.columns)
-        body = "".join("<tr>" + "".join(f"<td>{escape(str(v))}</td>" for v in row) + "</tr>"
+        head = "".join(f'<th scope="col" {_LEFT}>{escape(str(name))}</th>' for name in self.columns)
+        body = "".join("<tr>" + "".join(f"<td {_LEFT}>{escape(str(v))}</td>" for v in row) + "</tr>"
                        for row in self.rows[:limit])
         more = "".join(f"<p>{line}</p>" for line in _more(self.rows, limit))
-        return (f"<table><caption>{escape(self.caption)}</caption><thead><tr>{head}</tr></thead>"
+        return (f"<table><caption {_LEFT}>{escape(self.caption)}</caption><thead><tr>{head}</tr></thead>"
                 f"<tbody>{body}</tbody></table>{more}")
 
 
@@ -60,13 +60,17 @@ class Card:
 
     def html(self) -> str:
         """The card as HTML that needs no style sheet."""
-        rows = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
+        rows = "".join(f'<tr><th scope="row" {_LEFT}>{escape(name)}</th><td {_LEFT}>{escape(str(value))}</td></tr>'
                        for name, value in self.facts().items())
-        facts = f"<table><caption>{escape(self.title())}</caption><tbody>{rows}</tbody></table>"
+        facts = f"<table><caption {_LEFT}>{escape(self.title())}</caption><tbody>{rows}</tbody></table>"
         return facts + "".join(table.html() for table in self.tables())
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self.html()}
+
+
+# JupyterLab aligns table cells to the right and captions to the middle, which suits figures and not sentences.
+_LEFT = 'style="text-align:left"'
 
 
 def bytes_text(size: float) -> str:

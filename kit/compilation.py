@@ -23,7 +23,7 @@ from kit.errors import BadInput, UnsupportedModel
 from kit.model import Model, external_files, read
 from kit.need import need
 from kit.operator_graph import graph_of, onnx_source
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.processor import this_processor
 from kit.progress import Report, Tick, silent
 from kit.record import Provenance, run_stage
@@ -163,6 +163,7 @@ def compile(model: Any, options: CompileOptions = CompileOptions(), *, runs: Pat
         BadInput: the file cannot be read, or the disk cannot be written.
         UnsupportedModel: the target cannot be compiled for here, or the runtime refuses the model.
     """
+    expect(CompileOptions, options)
     if options.target != "onnxruntime":
         raise UnsupportedModel(
             f"compile() for {targets.get(options.target).title} is not part of this version: it arrives with the "

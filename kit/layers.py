@@ -21,7 +21,7 @@ from kit.errors import StaleResult
 from kit.exposed import Exposed, exposed
 from kit.model import Model, read
 from kit.noise import decibels
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
 from kit.quantizable import Network, prepare
 from kit.ranking import GroupSensitivity, Sensitivity, SensitivityOptions, sensitivity, suggest_float
@@ -134,6 +134,7 @@ def layer_errors(
         StaleResult: the INT8 model was made from another model.
         BadInput: samples that do not fit.
     """
+    expect(LayerErrorOptions, options)
     model, int8 = model_of(model), model_of(quantized)
     origin = getattr(quantized, "float_model", None)
     if origin and origin != model.digest():

@@ -19,7 +19,7 @@ from kit.model import Model
 from kit.operator_costs import Cost, cost
 from kit.operator_graph import Graph, Node, Tensor, graph_of, onnx_source
 from kit.operator_result import Audit, NodeRow, OperatorRow, RuleRow
-from kit.options import Help, Options
+from kit.options import Help, Options, expect
 from kit.progress import Report, Tick, silent
 from kit.record import run_stage
 
@@ -60,6 +60,7 @@ def audit(model: Any, options: AuditOptions = AuditOptions(), *, runs: Path | st
     Raises:
         BadInput: the file cannot be read, or the options name something that is not there.
     """
+    expect(AuditOptions, options)
     source = onnx_source(model, "audit")
     opened = Model.open(source.graph)
     target = targets.get(options.target)

@@ -51,6 +51,17 @@ class Options:
             _check(type(self).__name__, field, getattr(self, field.name))
 
 
+def expect(kind: type, options: Any) -> None:
+    """Refuse an options object of another stage.
+
+    Raises:
+        BadInput: says which class was given and which is wanted.
+    """
+    if not isinstance(options, kind):
+        raise BadInput(f"The options are a {type(options).__name__}; this stage takes {kind.__name__}.",
+                       remedy=f"give kit.{kind.__name__}(...)")
+
+
 def fields(kind: type) -> tuple[Field, ...]:
     """The fields of an options class, in order."""
     hints = typing.get_type_hints(kind, include_extras=True)

@@ -20,7 +20,7 @@ from kit.errors import BadInput
 from kit.integer_kernels import why_not_faster
 from kit.model import Model, read
 from kit.noise import output_sqnr
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.processor import byte_types, this_processor
 from kit.progress import Report, Tick, silent
 from kit.quantizable import KNOWN_TYPES, WEIGHTED, Network, prepare
@@ -57,7 +57,8 @@ class QuantizeOptions(Options):
     ] = ()
     float_weights: Annotated[
         Literal["float", "int8"],
-        Help("how nodes that stay in float store their weights; int8 takes a quarter of the file and is unpacked"),
+        Help("how nodes that stay in float store their weights; int8 takes a quarter of the room, is rounded, and is "
+             "unpacked on every run, which takes time"),
     ] = "float"
 
 
@@ -184,6 +185,7 @@ def quantize(
         BadInput: an unknown node name or operator type, or nothing left to make INT8.
         ToolFailed: ONNX Runtime's quantizer refuses.
     """
+    expect(QuantizeOptions, options)
     model = model_of(model)
     calibration.check(model)
     network = Network(prepare(read(model.path), model.path.name), model.path.name)

@@ -16,7 +16,7 @@ from kit.card import Card, Table
 from kit.errors import BadInput
 from kit.model import Model, read
 from kit.noise import decibels, output_sqnr
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
 from kit.quantizable import Network, prepare
 from kit.quantization import QuantizeOptions, plan, recipe_for
@@ -35,7 +35,7 @@ class SensitivityOptions(Options):
         Help("alone: only this group is INT8; spared: all but this group are"),
     ] = "alone"
     seconds: Annotated[int, Range(5, 3600), Help("stop after so many seconds; groups not reached are said")] = 120
-    samples: Annotated[int, Range(1, 32), Help("samples run for each group")] = 2
+    samples: Annotated[int, Range(1, 32), Help("samples run for each group")] = 4
     method: Annotated[Literal["minmax", "percentile", "mse", "entropy"], Help("how ranges are chosen")] = "percentile"
     percentile: Annotated[float, Range(90, 100, 0.001), Help("percent of values kept (percentile)")] = 99.99
     per_channel: Annotated[bool, Help("one scale for each output channel of the weights")] = True
@@ -147,11 +147,12 @@ def sensitivity(
         StaleResult: the calibration is of another model.
         BadInput: no samples at all, unknown names.
     """
+    expect(SensitivityOptions, options)
     model = model_of(model)
     calibration.check(model)
     if samples is None and calibration.probe is None:
         raise BadInput("There are no samples to rank by: the calibration kept none.",
-                       remedy="pass samples, or calibrate with probes=4")
+                       remedy="pass samples, or calibrate with probes=8")
     if samples is not None:
         check_samples(samples)
         samples = samples[: options.samples]

@@ -18,7 +18,7 @@ from kit.card import Card, Table, bytes_text
 from kit.entries import versions
 from kit.errors import BadInput
 from kit.need import need
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.privacy import machine, private
 from kit.progress import Report as Progress
 from kit.progress import Tick, silent, track
@@ -89,6 +89,7 @@ def report(results: Sequence[Any] | Mapping[str, Any], options: ReportOptions = 
         BadInput: there is nothing to report, or something that is no result.
         StaleResult: a result's files were changed after it was made.
     """
+    expect(ReportOptions, options)
     chapters = _chapters(results)
 
     def work(scratch: Path, progress: Progress) -> Report:

@@ -18,7 +18,7 @@ import numpy as np
 
 from kit.entries import entries, run_name, versions
 from kit.errors import BadInput, unknown
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.progress import Report, silent
 from kit.record import digest, run_stage
 from kit.samples import Sample, Samples
@@ -93,6 +93,7 @@ def verify(
     Raises:
         BadInput: no stages, no samples, outputs that cannot be compared (names the stage and the sample).
     """
+    expect(VerifyOptions, options)
     made = entries(stages, "stage")
     for name in options.judge_by_task:
         if name not in stages:

@@ -73,10 +73,17 @@ def test_at_most_so_many_samples(model, tmp_path):
 
 def test_probes_hold_feeds_and_float_outputs(model, calibration):
     probes = list(calibration.probes())
-    assert len(probes) == 4
+    assert len(probes) == 6
     with open_runner(model) as run:
         for feed, outputs in probes:
             np.testing.assert_allclose(run(feed)["y"], outputs["y"], rtol=1e-4, atol=1e-6)
+
+
+def test_probes_are_spread_over_the_samples(model, tmp_path):
+    samples = feeds(9)
+    found = calibrate(model, samples, CalibrateOptions(probes=3), runs=tmp_path)
+    kept = [feed["x"] for feed, _ in found.probes()]
+    assert all(np.array_equal(kept[i], samples[3 * i]["x"]) for i in range(3))
 
 
 def test_another_model_is_refused(calibration, tmp_path):

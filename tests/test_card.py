@@ -31,7 +31,7 @@ def test_everything_foreign_is_escaped():
 
 def test_tables_have_a_caption_and_column_headers():
     html = Table("Nodes", ("name", "count"), (("Conv", 3),)).html()
-    assert "<caption>Nodes</caption>" in html
+    assert ">Nodes</caption>" in html
     assert html.count('scope="col"') == 2
 
 

@@ -44,7 +44,8 @@ def test_samples_add_up_to_all_at_once(pairs):
     assert streamed.elements == whole.elements
 
 
-@pytest.mark.parametrize(("gap", "verdict"), [(9e-6, "equal"), (1.1e-5, "warning"), (9e-4, "warning"), (1.1e-3, "failed")])
+@pytest.mark.parametrize(("gap", "verdict"), [
+    (9e-6, "equal"), (1.1e-5, "warning"), (9e-4, "warning"), (1.1e-3, "failed")])
 def test_the_two_bounds(gap, verdict):
     assert one(np.float64([0.5, 1.0]), np.float64([0.5, 1.0 + gap])).verdict == verdict
 

@@ -38,7 +38,8 @@ def test_external_weights_count_in_digest_and_size(tiny_onnx, tmp_path):
         Model.open(path)
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "does not exist"), (b"", "is empty"), (b"not onnx at all", "whole ONNX")])
+@pytest.mark.parametrize(("content", "said"), [
+    (None, "does not exist"), (b"", "is empty"), (b"not onnx at all", "whole ONNX")])
 def test_no_model_is_named(tmp_path, content, said):
     path = tmp_path / "bad.onnx"
     if content is not None:

@@ -87,7 +87,8 @@ def test_grey_or_float_pictures_are_refused():
 
 def test_the_digest_follows_pictures_order_and_preprocessing(folder):
     base = Samples.from_folder(folder, Preprocess())
-    others = [Samples.from_folder(folder, Preprocess(size=(32, 32))), base[1:], Samples(base.items[::-1], base.preprocess)]
+    smaller = Samples.from_folder(folder, Preprocess(size=(32, 32)))
+    others = [smaller, base[1:], Samples(base.items[::-1], base.preprocess)]
     assert len({s.digest() for s in [base, *others]}) == 4
     before = base.digest()
     cv2.imwrite(str(folder / "p0.png"), np.zeros((40, 60, 3), np.uint8))

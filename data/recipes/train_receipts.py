@@ -11,6 +11,9 @@ Two processes of one thread each use two cores better than one process of two th
 little from a second thread (measured with 3.2.2: 1.0 to 1.7 times). Start each with ``OMP_NUM_THREADS=1`` and
 ``FLAGS_allocator_strategy=naive_best_fit``: with the default, every large tensor is mapped afresh from the system, and
 half of the time goes into that.
+
+Leave ``receipts_models.py`` as it is while it trains: the export at the end reads its source again. Should it fail all
+the same, the weights are safe, and ``--export`` does that step alone.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from kit.exporting.specs import (
     trial_shapes,
 )
 from kit.model import Model, Step, TensorSpec, read
-from kit.options import Help, Options, Range
+from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, part, silent
 from kit.record import run_stage
 from kit.runner import open_runner
@@ -94,6 +94,7 @@ def export(source: Any, options: ExportOptions = ExportOptions(), *, samples: Sa
         UnsupportedModel: operators without a counterpart, all of them named; or the ONNX checker refuses the result.
         ToolFailed: the converter stopped for another reason.
     """
+    expect(ExportOptions, options)
     parse_axes(options.axes), parse_probe(options.probe)  # a typing error should not cost a conversion
     layer = layer_source(source)
     if not layer:

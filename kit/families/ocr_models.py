@@ -27,6 +27,11 @@ class OcrModels:
     licence: str
 
 
+def is_here(which: str) -> bool:
+    """Whether ``models(which)`` can find them without installing anything."""
+    return which == "receipts" or importlib.util.find_spec("rapidocr_onnxruntime") is not None
+
+
 def models(which: Literal["receipts", "ppocrv4"] = "receipts", data: Path | str = "data") -> OcrModels:
     """Find the models of a walkthrough.
 

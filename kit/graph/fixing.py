@@ -25,6 +25,7 @@ from kit.graph.rules_whole import operators
 from kit.graph.table import RULES, chosen, default_rules
 from kit.graph.trial import Trial
 from kit.model import Model, TensorSpec, external_files
+from kit.options import expect
 from kit.progress import Report, silent
 from kit.record import check_files, run_stage
 from kit.source import recognise
@@ -49,6 +50,7 @@ def fix(model: Any, options: FixOptions = FixOptions(), *,  # noqa: B008
         UnsupportedModel: ONNX Runtime cannot run the source, so nothing could be checked.
         StaleResult: ``model`` is a result whose files were changed.
     """
+    expect(FixOptions, options)
     if getattr(model, "provenance", None) is not None:
         check_files(model)
     source = getattr(model, "model", model)

@@ -53,5 +53,5 @@ def _word(name: str, value: Any) -> str:
 def _public(thing: Any) -> str:
     """The name a reader would write: ``kit.quantize`` where the kit exports it."""
     name = thing.__name__
-    return f"kit.{name}" if f"kit.{kit._HOME.get(name)}" == thing.__module__ or (
-        name in kit._HOME and thing.__module__.startswith(f"kit.{kit._HOME[name]}.")) else name
+    ours = thing.__module__.startswith("kit.") and name in kit.__all__ and getattr(kit, name) is thing
+    return f"kit.{name}" if ours else name

@@ -47,8 +47,7 @@ class Control:
         if not isinstance(self.widget, widgets.Checkbox):
             self.widget.style.description_width = LABEL
         self.widget.value = self._write(default)
-        many = isinstance(self.widget, widgets.SelectMultiple)
-        said = widgets.HTML(f"<span>{escape(_help(field, many))}</span>").add_class("kit-help")
+        said = widgets.HTML(f"<span>{escape(_help(field, self.widget, widgets))}</span>").add_class("kit-help")
         self.view = widgets.VBox([widgets.HBox([self.widget, said]).add_class("kit-row"), self._note])
         self._say()
 
@@ -104,7 +103,7 @@ def describe(field: Field) -> str:
     kind = field.kind
     if kind in (int, float):
         noun = "a whole number" if kind is int else "a number"
-        noun += f" from {field.range.low:g} to {field.range.high:g}" if field.range else ""
+        noun += f" from {_bounds(field)}" if field.range else ""
     elif get_origin(kind) is tuple and get_args(kind)[-1:] == (...,):
         noun = {str: "names", int: "whole numbers", float: "numbers"}.get(get_args(kind)[0], "values")
         noun += ", with commas between them"
@@ -115,10 +114,21 @@ def describe(field: Field) -> str:
     return noun + (", or nothing" if field.optional else "")
 
 
-def _help(field: Field, many: bool) -> str:
-    """The field's own help, its range, and how to choose several."""
-    bounds = f"{field.range.low:g} to {field.range.high:g}." if field.range else ""
-    return " ".join(filter(None, [field.help, bounds, "Ctrl or Shift and a click choose several." if many else ""]))
+def _help(field: Field, widget: Any, widgets: Any) -> str:
+    """The field's own help, its range, and how to give several values."""
+    bounds = f"{_bounds(field)}." if field.range else ""
+    said = field.help[:1].upper() + field.help[1:].removesuffix(".") + "." if field.help else ""
+    several = ""
+    if isinstance(widget, widgets.SelectMultiple):
+        several = "Ctrl or Shift and a click choose several."
+    elif get_origin(field.kind) is tuple:
+        several = "Commas between several."
+    return " ".join(filter(None, [said, bounds, several]))
+
+
+def _bounds(field: Field) -> str:
+    ends = (field.range.low, field.range.high)
+    return " to ".join(str(int(end)) if end == int(end) else str(end) for end in ends)
 
 
 def _build(widgets: Any, field: Field, choices: tuple[str, ...]) -> tuple[Any, Callable, Callable]:
@@ -164,7 +174,7 @@ def _several(widgets: Any, item: Any, choices: tuple[str, ...]) -> tuple[Any, Ca
     def read(text: str) -> tuple:
         return tuple(make(part.strip()) for part in text.replace("\n", ",").split(",") if part.strip())
 
-    return (widgets.Text(continuous_update=False, placeholder="none; put commas between several"), read,
+    return (widgets.Text(continuous_update=False, placeholder="none"), read,
             lambda values: ", ".join(map(str, values)))
 
 

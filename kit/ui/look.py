@@ -75,6 +75,7 @@ class Look:
                                     tooltip="Work afresh and replace the stored result")
         self.cancel = widgets.Button(description="Cancel", disabled=True,
                                      tooltip=f"Stop {self._name}; nothing half written stays")
+        _answer_at_once(self.cancel)
         self.bar, self.status, self.note = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.error, self.result = widgets.HTML(), widgets.HTML()
         buttons = widgets.HBox([self.run, self.again, self.cancel]).add_class("kit-buttons")
@@ -158,6 +159,17 @@ class Look:
         if part.value != html:
             part.value = html
         _fold(part)
+
+
+def _answer_at_once(button: Any) -> None:
+    """Let a click through while a cell is busy.
+
+    ipykernel 7.4 sends a click to the loop that wrote to the button last, which is busy when a cell waits in
+    ``get()``; without that rule it goes to the front end's own loop, as in 7.3. Only for Cancel: a Run that overtook
+    the change of a control would run with the old value.
+    """
+    if hasattr(button.comm, "_reply_subshell_for"):
+        button.comm._reply_subshell_for = None
 
 
 def _fold(part: Any) -> None:

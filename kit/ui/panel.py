@@ -70,7 +70,7 @@ class Panel:
         self._thread: threading.Thread | None = None
         self._outcome: Any = None
         self._made_with: Any = None
-        self._digests: frozenset[str] | None = None
+        self._digests: tuple[frozenset[str], ...] | None = None
         self._stored: stored.Stored | None = None
         self._clock = _Clock()
         self.look = Look(stage, [control.view for control in self.controls.values()])

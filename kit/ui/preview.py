@@ -83,9 +83,10 @@ class Preview:
             return f'<p role="alert">{escape(error.what)} Try: {escape(error.remedy)}</p>'
         shown = [(original, "on disk"), (seen, "what the model sees")]
         figures = "".join(
-            f'<figure style="margin:0;max-width:{min(picture.shape[1], 480)}px;flex:1 1 200px">'
+            f'<figure style="margin:0;max-width:{max(240, min(picture.shape[1], 480))}px;flex:1 1 240px">'
             f'<img src="{picture_source(picture)}" alt="{escape(self.samples.items[at].name)}, {words}" '
-            f'style="width:100%"><figcaption>{words}</figcaption></figure>' for picture, words in shown)
+            f'style="width:100%;image-rendering:{"pixelated" if picture.shape[1] < 240 else "auto"}">'
+            f'<figcaption style="line-height:1.4">{words}</figcaption></figure>' for picture, words in shown)
         return (f'<p role="status">{escape(self._words(at, original, seen))}</p>'
                 f'<div style="display:flex;flex-wrap:wrap;gap:16px">{figures}</div>')
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kit import record
 from kit.errors import KitError
+from kit.model import Model
+from kit.source import recognise
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ class Stored:
         return f"from {when(self.made)}{took}" + (f": {self.title}" if self.title else "")
 
 
-def find(stage: Callable[..., Any], options: Any, digests: frozenset[str], runs: Path) -> Stored | None:
+def find(stage: Callable[..., Any], options: Any, digests: tuple[frozenset[str], ...], runs: Path) -> Stored | None:
     """The newest stored result of ``stage`` for these options and inputs, or None."""
     found = []
     for path in runs.glob(f"*/{stage.__name__}-*/{record.RESULT}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             origin = json.loads(path.read_text(encoding="utf-8"))["provenance"]
-            if origin["options"] == repr(options) and digests <= set(origin["inputs"].values()):
+            inputs = set(origin["inputs"].values())
+            if origin["options"] == repr(options) and all(forms & inputs for forms in digests):
                 found.append((origin["made"], path.parent, float(origin["seconds"])))
     if not found:
         return None
@@ -50,17 +52,32 @@ def find(stage: Callable[..., Any], options: Any, digests: frozenset[str], runs:
     return Stored(folder, made, seconds, _title(stage, folder))
 
 
-def digests_of(values: typing.Iterable[Any]) -> frozenset[str] | None:
-    """Digests of a stage's arguments, or None where one has none: then nothing can be claimed."""
-    made = set()
+def digests_of(values: Iterable[Any]) -> tuple[frozenset[str], ...] | None:
+    """For each of a stage's arguments the digests it may be known by; None where one has none.
+
+    A stage may take a path, a Model and an earlier result alike, and fingerprints what it made of them.
+    """
+    made = []
     for value in values:
         if value is None:
             continue
-        try:
-            made.add(record.digest(Path(value) if isinstance(value, str) and os.path.exists(value) else value))  # noqa: PTH110 - a long text is no error here
-        except (TypeError, KitError, OSError, ValueError):
+        digests = set()
+        for form in _forms(value):
+            with contextlib.suppress(TypeError, ValueError, OSError, KitError):
+                digests.add(record.digest(form()))
+        if not digests:
             return None
-    return frozenset(made)
+        made.append(frozenset(digests))
+    return tuple(made)
+
+
+def _forms(value: Any) -> list[Callable[[], Any]]:
+    found = [lambda: value, lambda: recognise(value)]
+    if hasattr(value, "model"):
+        found.append(lambda: value.model)
+    if isinstance(value, str | Path):
+        found += [lambda: Path(value), lambda: Model.open(value)]
+    return found
 
 
 @contextlib.contextmanager
@@ -71,12 +88,12 @@ def set_aside(stored: Stored | None) -> Iterator[None]:
         return
     aside = stored.folder.with_name(f".{stored.folder.name}.aside")
     shutil.rmtree(aside, ignore_errors=True)
-    os.replace(stored.folder, aside)
+    stored.folder.replace(aside)
     try:
         yield
     except BaseException:
         if not stored.folder.exists():
-            os.replace(aside, stored.folder)
+            aside.replace(stored.folder)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -39,6 +39,7 @@ calibration_lines = 160  # text lines likewise
 test_pages = 48  # slips to judge by
 test_lines = 600  # text lines to judge by
 threads = 2  # of every runtime
+hard_lines = 80  # text lines for the model that quantization breaks
 rounds = 20  # turns each runtime takes in the benchmark
 
 # %%
@@ -62,7 +63,7 @@ source = ocr_models.models(model, data)
 pages = ocr_tasks.pages(f"{data}/receipts", "test", limit=test_pages)
 first = pages.items[0]
 with kit.open_runner(source.detector, threads=threads) as detect:
-    boxes = ocr_tasks.DetectorTask().answer(detect(pages[0]), first, pages[0])
+    boxes = ocr.sort_boxes(ocr_tasks.DetectorTask().answer(detect(pages[0]), first, pages[0]))
     print(detect)
 kit.charts.page(first.load(), boxes, truth=first.truth.quads)
 
@@ -156,7 +157,8 @@ kit.charts.operator_support(audited)
 guess = None
 
 # %%
-panel = kit.ui.panel(kit.fix, detector.model, samples=pages[:2])
+edits = kit.FixOptions(opset=17)  # HardSwish and LayerNormalization are one operator each in it
+panel = kit.ui.panel(kit.fix, detector.model, samples=pages[:2], options=edits)
 panel
 
 # %%
@@ -165,15 +167,15 @@ fixed_detector
 
 # %%
 before, after = sum(fixed_detector.operators_before.values()), sum(fixed_detector.operators_after.values())
-fixed_recogniser = kit.fix(recogniser.model, samples=lines[:4])
+fixed_recogniser = kit.fix(recogniser.model, edits, samples=lines[:4])
 kit.teach.compare(guess, 100 * after / before, unit="of 100")
 
 # %%
 kit.charts.operator_counts(fixed_detector)
 
 # %% [markdown]
-# **What just happened**: the pieces of activations became one operator each, and what could be computed once was.
-# Nothing here is a matter of taste: an edit that moved the answers would have been thrown out and named.
+# **What just happened**: copies vanished, normalisation moved into the weights of the convolutions, what could be
+# computed once was. Nothing here is a matter of taste: an edit that moved the answers would have been refused and named.
 
 # %% [markdown]
 # ## Calibrate: measure what flows through the model
@@ -187,8 +189,8 @@ page_samples = ocr_tasks.pages(f"{data}/receipts", "calibration", limit=calibrat
 kit.charts.seen(line_samples, (0, 1, 2, 3))
 
 # %%
-settings = kit.CalibrateOptions(samples=calibration_lines, threads=threads)
-panel = kit.ui.panel(kit.calibrate, fixed_recogniser.model, line_samples, options=settings)
+how = kit.CalibrateOptions(samples=calibration_lines, threads=threads)
+panel = kit.ui.panel(kit.calibrate, fixed_recogniser.model, line_samples, options=how)
 panel
 
 # %%
@@ -196,8 +198,8 @@ measured_recogniser = panel.get()
 measured_recogniser
 
 # %%
-measured_detector = kit.calibrate(fixed_detector.model, page_samples, settings)
-kit.charts.range_widths(measured_recogniser)
+measured_detector = kit.calibrate(fixed_detector.model, page_samples, how)
+kit.charts.range_widths(measured_recogniser, count=12)
 
 # %% [markdown]
 # **What just happened**: each row is a tensor, each mark the range that one method would give it. Covering every value
@@ -206,8 +208,10 @@ kit.charts.range_widths(measured_recogniser)
 # %% [markdown]
 # ## Quantize: first the naive way
 #
-# Quantize everything, and measure what it costs. Reported from real projects: a recogniser went from 67.4 to 40.6
-# points, a small detector from 32.5 mAP to 0.
+# Quantize everything with the settings one gets by default elsewhere: smallest to largest value as range, one scale for
+# all weights of a layer. Reported from real projects: a recogniser went from 67.4 to 40.6 points, a small detector from
+# 32.5 mAP to 0. A small model trained for one kind of slip is forgiving, so the failure is shown on the real PP-OCRv4
+# recogniser, reading the same lines (where its package is not installed, on the small model).
 #
 # **Predict**: how much of the exact match will the recogniser lose?
 
@@ -215,41 +219,70 @@ kit.charts.range_widths(measured_recogniser)
 guess = None  # 0.1 would be ten lines of a hundred
 
 # %%
-naive_options = kit.QuantizeOptions(method="minmax", per_channel=False)
-naive = kit.quantize(fixed_recogniser.model, measured_recogniser, naive_options)
-read = ocr_tasks.RecogniserTask(characters)
-dropped = kit.verify({"FP32": fixed_recogniser, "INT8 naive": naive}, lines, task=read)
+which = "ppocrv4" if ocr_models.is_here("ppocrv4") else model
+hard_export = kit.export(ocr_models.models(which, data).recogniser, samples=lines[:2])
+hard = kit.fix(hard_export.model, edits, samples=lines[:2])
+hard_measured = kit.calibrate(hard.model, line_samples[:hard_lines // 2])
+naive = kit.quantize(hard.model, hard_measured, kit.QuantizeOptions(method="minmax", per_channel=False))
+some_lines = ocr_tasks.lines(f"{data}/receipts", "test", limit=hard_lines)
+read_hard = ocr_tasks.RecogniserTask(tuple(ocr.characters_of(hard.model.path)))
+dropped = kit.verify({"FP32": hard, "INT8 naive": naive}, some_lines, task=read_hard)
 dropped
 
 # %%
 kit.teach.compare(guess, dropped.rows[-1].change.loss, unit="of exact match")
 
 # %% [markdown]
+# (PP-OCRv4 writes the full-width forms of some signs where the slips' ground truth has the plain ones, and such a line
+# counts as wrong; that is why FP32 itself does not reach 1. What matters here is the difference between the two rows.)
+#
 # ### Where does it go wrong?
 #
-# The next result quantizes one group of nodes at a time and looks at the model's output. A few groups usually make most
-# of the noise.
+# The next result quantizes one group of nodes at a time, the naive way, and looks at the model's output. A few groups
+# make most of the noise.
 
 # %%
-ranking = kit.sensitivity(fixed_recogniser.model, measured_recogniser)
-kit.charts.sensitivity_bars(ranking)
+naive_way = kit.SensitivityOptions(method="minmax", per_channel=False)
+ranking = kit.sensitivity(hard.model, hard_measured, options=naive_way)
+kit.charts.sensitivity_bars(ranking, count=12)
 
 # %%
-kit.charts.layer_error_bars(kit.layer_errors(fixed_recogniser.model, naive, lines[:4]))
+kit.charts.layer_error_bars(kit.layer_errors(hard.model, naive, some_lines[:4]), count=12)
 
 # %% [markdown]
 # **What just happened**: the first chart says which groups are to blame, the second how much signal is left in each
-# tensor of the naive model. 40 dB means a hundredth of the amplitude is noise; at 0 dB there is as much noise as signal.
+# tensor of the naive model. At 40 dB a hundredth of the amplitude is noise; at 0 dB there is as much noise as signal.
+# The next chart shows the weights of the worst group: where one scale serves all channels, a single far value takes
+# most of the 256 steps from all the others.
+
+# %%
+kit.charts.weight_histogram(hard.model, naive, ranking.groups[0].name)
 
 # %% [markdown]
 # ### The repair
 #
-# One scale per output channel of the weights, ranges chosen by error, and the guilty nodes stay in float.
+# First one scale per output channel of the weights, and ranges chosen by the error at the output. Then, in addition,
+# the guiltiest nodes stay in float.
 
 # %%
-guilty = kit.suggest_float(ranking, share=0.6)
-panel = kit.ui.panel(kit.quantize, fixed_recogniser.model, measured_recogniser,
-                     options=kit.QuantizeOptions(keep_float=guilty))
+guilty = kit.suggest_float(ranking, groups=4)
+better = kit.quantize(hard.model, hard_measured)
+best = kit.quantize(hard.model, hard_measured, kit.QuantizeOptions(keep_float=guilty, float_weights="int8"))
+steps = {"FP32": hard, "INT8 naive": naive, "INT8 per channel": better, "INT8 and guilty in float": best}
+repaired = kit.verify(steps, some_lines, task=read_hard)
+repaired
+
+# %%
+assert max(row.scores["exact match"] for row in repaired.rows[2:]) >= repaired.rows[0].scores["exact match"] - 0.01
+kit.charts.accuracy_waterfall(repaired)
+
+# %% [markdown]
+# ### The bank's own models
+#
+# The same repaired settings for the models that will be shipped. The panel lets you keep nodes in float by name.
+
+# %%
+panel = kit.ui.panel(kit.quantize, fixed_recogniser.model, measured_recogniser)
 panel
 
 # %%
@@ -258,7 +291,8 @@ int8_recogniser
 
 # %%
 int8_detector = kit.quantize(fixed_detector.model, measured_detector)
-kit.charts.weight_histogram(fixed_recogniser.model, int8_recogniser, guilty[0])
+widest = max(measured_detector.tensors, key=lambda tensor: tensor.maximum - tensor.minimum)
+kit.charts.activation_histogram(measured_detector, widest.name)
 
 # %% [markdown]
 # ## Compile: the artefact to ship
@@ -293,8 +327,8 @@ detector_verdict
 
 # %%
 recogniser_stages = {"Paddle": source.recogniser, "ONNX": recogniser, "fixed FP32": fixed_recogniser,
-                     "INT8 naive": naive, "INT8": int8_recogniser, "compiled INT8": compiled_recogniser}
-recogniser_verdict = kit.verify(recogniser_stages, lines, task=read)
+                     "INT8": int8_recogniser, "compiled INT8": compiled_recogniser}
+recogniser_verdict = kit.verify(recogniser_stages, lines, task=ocr_tasks.RecogniserTask(characters))
 recogniser_verdict
 
 # %%
@@ -344,8 +378,8 @@ fixed_size = kit.Preprocess(resize="stretch", size=(48, 320), mean=(0.5,) * 3, s
 one_line = ocr_tasks.lines(f"{data}/receipts", "test", preprocess=fixed_size, limit=1)
 candidates = {"Paddle": source.recogniser, "fixed FP32": fixed_recogniser,
               "compiled INT8": compiled_recogniser}
-settings = kit.BenchmarkOptions(rounds=rounds, threads=threads)
-panel = kit.ui.panel(kit.benchmark, candidates, one_line, options=settings)
+turns = kit.BenchmarkOptions(rounds=rounds, threads=threads)
+panel = kit.ui.panel(kit.benchmark, candidates, one_line, options=turns)
 panel
 
 # %%
@@ -359,7 +393,7 @@ kit.teach.compare(guess, recogniser_times.timings[-1].speedup, unit="×")
 square = kit.Preprocess(resize="stretch", size=(640, 640))
 one_page = ocr_tasks.pages(f"{data}/receipts", "test", preprocess=square, limit=1)
 candidates = {"Paddle": source.detector, "fixed FP32": fixed_detector, "compiled INT8": compiled_detector}
-detector_times = kit.benchmark(candidates, one_page, settings)
+detector_times = kit.benchmark(candidates, one_page, turns)
 detector_times
 
 # %%
@@ -421,18 +455,18 @@ undone = fixed_detector.undo(fixed_detector.changes[0].id)
 exercise_2.check(undone)
 
 # %% [markdown]
-# **3. How little is enough?** Keep only the worst group of nodes in float. What exact match is left?
+# **3. How little is enough?** Quantize `hard` per channel with only the worst group in float. What exact match is left?
 
 # %% tags=["solution"]
 exercise_3 = kit.teach.Exercise(
     "Give the Verdict of FP32 against INT8 with one group kept in float.",
     lambda answer: len(answer.rows) == 2 or "Give a verdict with two stages: FP32 and yours.",
-    hints=("kit.suggest_float(ranking, groups=1)", "quantize with keep_float=..., then verify like in the naive case"))
+    hints=("kit.suggest_float(ranking, groups=1)", "quantize with keep_float=..., then verify as in the naive case"))
 verdict = None
 # Your turn
 one_kept = kit.QuantizeOptions(keep_float=kit.suggest_float(ranking, groups=1))
-mine = kit.quantize(fixed_recogniser.model, measured_recogniser, one_kept)
-verdict = kit.verify({"FP32": fixed_recogniser, "INT8 mine": mine}, lines[:120], task=read)
+mine = kit.quantize(hard.model, hard_measured, one_kept)
+verdict = kit.verify({"FP32": hard, "INT8 mine": mine}, some_lines, task=read_hard)
 exercise_3.check(verdict)
 
 # %% [markdown]
@@ -458,7 +492,8 @@ exercise_3.check(verdict)
 # %%
 from kit.card import bytes_text
 
-for name, start, end in (("detector", fixed_detector, compiled_detector), ("recogniser", fixed_recogniser, compiled_recogniser)):
+pairs = {"detector": (fixed_detector, compiled_detector), "recogniser": (fixed_recogniser, compiled_recogniser)}
+for name, (start, end) in pairs.items():
     print(f"{name}: {end.model.path.name}, {bytes_text(end.model.size)} "
           f"({end.model.size / start.model.size:.2f} of FP32), with manifest and settings beside it")
 print("the report, with the proof of every step")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,8 +20,10 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backg
              "--disable-component-update", "--disable-sync"]
 SETTINGS = {
     # The news toast has role="alert" too, and asks the network.
-    "notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
-    "themes": {"theme": os.environ.get("KIT_THEME", "JupyterLab Light")},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "apputils-extension/themes": {"theme": os.environ.get("KIT_THEME", "JupyterLab Light")},
+    # Cells out of view would be taken out of the page, and the others would move.
+    "notebook-extension/tracker": {"windowingMode": "none"},
 }
 
 
@@ -44,7 +47,7 @@ def lab(tmp_path_factory):
     pytest.importorskip("jupyterlab")
     home, work = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("work")
     for name, values in SETTINGS.items():
-        path = home / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension" / f"{name}.jupyterlab-settings"
+        path = home / "lab" / "user-settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     shutil.copy(HERE.parent / "ui" / "fake_stages.py", work)
@@ -98,10 +101,25 @@ class Notebook:
         """Where panels are: JupyterLab's own messages have roles such as alert too."""
         return self.page.locator(".jp-OutputArea .jupyter-widgets.kit-panel")
 
-    def run(self, count: int) -> None:
-        """Run the next ``count`` cells by Shift+Enter, without waiting for them."""
-        for _ in range(count):
-            self.page.keyboard.press("Shift+Enter")
+    def run(self, *cells: int) -> None:
+        """Run cells by Shift+Enter, without waiting for them to finish.
+
+        A key pressed while JupyterLab still arranges the page or connects the kernel is lost, so it is pressed again
+        until the cell's prompt changes.
+        """
+        for at in cells:
+            prompt = self.cells.nth(at).locator(".jp-InputPrompt").first
+            before = prompt.inner_text()
+            for _ in range(10):
+                self.select(at)
+                self.page.keyboard.press("Shift+Enter")
+                for _ in range(10):
+                    self.page.wait_for_timeout(100)
+                    if prompt.inner_text() != before:
+                        break
+                else:
+                    continue
+                break
 
     def run_all(self) -> None:
         """From the menu, as a person would."""
@@ -110,14 +128,17 @@ class Notebook:
 
     def select(self, at: int) -> None:
         """Make a cell the current one, in command mode."""
+        from playwright.sync_api import expect
+
         self.cells.nth(at).locator(".jp-InputPrompt").click()
+        expect(self.cells.nth(at)).to_have_class(re.compile("jp-mod-active"))
 
     def finished(self, at: int, timeout: float = 60_000) -> None:
         """Wait until a cell has run."""
         from playwright.sync_api import expect
 
-        expect(self.cells.nth(at).locator(".jp-InputPrompt").first).to_have_text(
-            __import__("re").compile(r"\[\d+\]:"), timeout=timeout)
+        expect(self.cells.nth(at).locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]:"),
+                                                                                 timeout=timeout)
 
     def output(self, at: int):
         """The output area of a cell."""
@@ -127,7 +148,7 @@ class Notebook:
         """Restart the kernel and clear what is shown."""
         self.page.get_by_role("menuitem", name="Kernel", exact=True).click()
         self.page.locator('.lm-Menu-item[data-command="kernelmenu:restart-and-clear"]').click()
-        self.page.get_by_role("button", name="Restart", exact=False).last.click()
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
 
     def shot(self, name: str) -> None:
         """Keep a picture where KIT_SHOTS says; nothing without it."""
@@ -148,14 +169,18 @@ def notebook(lab, chromium, request):
         made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(made, work / name)
-        page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+        page = chromium.new_page(viewport={"width": 1500, "height": 1000})
         pages.append(page)
         page.goto(f"{address}/lab/tree/{name}?reset")
         opened = Notebook(page, name)
         opened.cells.first.wait_for(timeout=60_000)
         page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=60_000)
-        page.keyboard.press("Control+b")  # the file browser leaves little room
-        opened.select(0)
+        for _ in range(300):  # a cell run before the kernel has answered is dropped by JupyterLab
+            kernels = json.load(urllib.request.urlopen(f"{address}/api/kernels"))
+            if kernels and all(k["execution_state"] == "idle" and k["connections"] for k in kernels):
+                break
+            page.wait_for_timeout(100)
+        page.wait_for_timeout(500)
         return opened
 
     yield make

@@ -36,8 +36,7 @@ def test_run_all_then_change_a_control_and_run_it_again_by_keyboard(notebook):
     opened.page.keyboard.press("Enter")
     expect(opened.widgets.get_by_role("region", name="Result of bake")).to_contain_text("by entropy", timeout=30_000)
     opened.shot("panel_run_again")
-    opened.select(3)
-    opened.run(1)
+    opened.run(3)
     expect(opened.output(3).last).to_have_text("('entropy', 'entropy')", timeout=30_000)
 
 
@@ -60,7 +59,7 @@ def test_every_control_has_a_label_and_a_wrong_value_is_told_in_place(notebook):
 
 def test_cancel_by_button_while_the_kernel_is_idle(notebook, lab):
     opened = notebook([SLOW.format(name="cancel.onnx", steps=150), "slow.result is None"])
-    opened.run(1)
+    opened.run(0)
     opened.finished(0)
     button(opened.widgets, "Run").click()
     expect(opened.widgets.get_by_role("status")).to_contain_text(re.compile(r"baking \d+/150, about \d+ s left"),
@@ -73,7 +72,6 @@ def test_cancel_by_button_while_the_kernel_is_idle(notebook, lab):
     expect(opened.widgets.get_by_role("status")).to_have_text("Cancelled. Nothing was written.", timeout=15_000)
     expect(button(opened.widgets, "Run")).to_be_enabled()
     expect(button(opened.widgets, "Cancel")).to_be_disabled()
-    opened.select(1)
     opened.run(1)
     expect(opened.output(1).last).to_have_text("True")
     assert not list((lab[1] / "runs").glob("*/.bake*"))
@@ -81,32 +79,30 @@ def test_cancel_by_button_while_the_kernel_is_idle(notebook, lab):
 
 def test_cancel_by_button_while_a_cell_waits_in_get(notebook):
     opened = notebook([SLOW.format(name="blocked.onnx", steps=150), "slow.get()", "'kernel lives'"])
-    opened.run(2)
+    opened.run(0, 1)
     expect(opened.widgets.get_by_role("status")).to_contain_text("baking", timeout=30_000)
     button(opened.widgets, "Cancel").click()
     expect(opened.widgets.get_by_role("status")).to_have_text("Cancelled. Nothing was written.", timeout=15_000)
     expect(opened.output(1).last).to_contain_text("Cancelled. Nothing was written.")
-    opened.select(2)
-    opened.run(1)
+    opened.run(2)
     expect(opened.output(2).last).to_have_text("'kernel lives'")
 
 
 def test_an_interrupt_of_the_kernel_while_a_cell_waits_in_get_cancels_the_run(notebook, lab):
     opened = notebook([SLOW.format(name="interrupt.onnx", steps=150), "slow.get()", "slow.running, slow.result"])
-    opened.run(2)
+    opened.run(0, 1)
     expect(opened.widgets.get_by_role("status")).to_contain_text("baking", timeout=30_000)
     opened.page.get_by_title("Interrupt the kernel").click()
     expect(opened.output(1).last).to_contain_text("KeyboardInterrupt", timeout=15_000)
     expect(opened.widgets.get_by_role("status")).to_have_text("Cancelled. Nothing was written.")
-    opened.select(2)
-    opened.run(1)
+    opened.run(2)
     expect(opened.output(2).last).to_have_text("(False, None)")
     assert not list((lab[1] / "runs").glob("*/.bake*"))
 
 
 def test_a_failing_stage_says_what_and_what_to_do_in_place(notebook):
     opened = notebook([START + "failing = panel(refuse, 'two.onnx')\nfailing", "failing.get()", "'kernel lives'"])
-    opened.run(1)
+    opened.run(0)
     opened.finished(0)
     button(opened.widgets, "Run").click()
     alert = opened.widgets.get_by_role("alert")
@@ -116,33 +112,30 @@ def test_a_failing_stage_says_what_and_what_to_do_in_place(notebook):
     alert.get_by_text("Details").click()
     expect(alert.get_by_text("node 17")).to_be_visible()
     opened.shot("panel_failed")
-    opened.select(1)
     opened.run(1)
     expect(opened.output(1).last).to_contain_text("Try: choose one with inputs=['image']", timeout=30_000)
 
 
 def test_a_killed_worker_costs_neither_kernel_nor_panel(notebook):
     opened = notebook([START + "killed = panel(die, 'big.onnx')\nkilled", "before = 41", "before + 1"])
-    opened.run(2)
+    opened.run(0, 1)
     opened.finished(1)
     button(opened.widgets, "Run").click()
     expect(opened.widgets.get_by_role("alert")).to_contain_text("The worker was killed (signal 9)", timeout=30_000)
     expect(opened.widgets.get_by_role("alert")).to_contain_text("ran out of memory")
     expect(button(opened.widgets, "Run")).to_be_enabled()
-    opened.select(2)
-    opened.run(1)
+    opened.run(2)
     expect(opened.output(2).last).to_have_text("42")  # the same kernel: its variable is still there
 
 
 def test_after_a_restart_of_the_kernel_the_result_is_found_again(notebook, lab):
     opened = notebook([SLOW.format(name="restart.onnx", steps=4), "slow.get().process"])
-    opened.run(2)
+    opened.run(0, 1)
     opened.finished(1)
     process = opened.output(1).last.inner_text()
     opened.restart()
     expect(opened.output(1)).to_have_count(0)
-    opened.select(0)
-    opened.run(1)
+    opened.run(0)
     expect(opened.widgets).to_contain_text("A stored result fits these settings", timeout=60_000)
     expect(opened.widgets).to_contain_text("Baked in 4 steps by minmax")
     expect(button(opened.widgets, "Run again")).to_be_enabled()
@@ -157,7 +150,7 @@ def test_after_a_restart_of_the_kernel_the_result_is_found_again(notebook, lab):
 
 def test_a_saved_notebook_tells_a_reader_without_a_kernel_what_the_panel_is(notebook, lab):
     opened = notebook([SLOW.format(name="saved.onnx", steps=3)])
-    opened.run(1)
+    opened.run(0)
     opened.finished(0)
     expect(opened.widgets).to_have_count(1)
     opened.page.keyboard.press("Control+s")
@@ -171,12 +164,13 @@ def test_a_saved_notebook_tells_a_reader_without_a_kernel_what_the_panel_is(note
 def test_a_chart_is_a_picture_until_the_mouse_is_over_it(notebook):
     opened = notebook(["import plotly.graph_objects as go\nfrom kit.charts import Chart\n"
                        "Chart(go.Figure(go.Bar(x=['det', 'rec'], y=[1, 2])), 'rec takes twice as long as det')"])
-    opened.run(1)
+    opened.run(0)
     opened.finished(0)
     picture = opened.output(0).locator("img")
     expect(picture).to_be_visible()
-    width = picture.bounding_box()["width"]
-    picture.hover()
+    place = picture.bounding_box()
+    # Not picture.hover(): the figure takes the picture's place as soon as the mouse is there.
+    opened.page.mouse.move(place["x"] + 300, place["y"] + 200)
     figure = opened.output(0).locator("svg.main-svg").first
     expect(figure).to_be_visible(timeout=30_000)
-    assert figure.bounding_box()["width"] == width == 760
+    assert figure.bounding_box()["width"] == place["width"] == 760

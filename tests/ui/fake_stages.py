@@ -65,6 +65,11 @@ def bake(model: str, options: BakeOptions = BakeOptions(), *, runs: Path | None 
                             report=report)
 
 
+def at_once(model: str, options: BakeOptions = BakeOptions()) -> Baked:
+    """Return without working."""
+    return Baked(options.method, options.steps, os.getpid())
+
+
 def refuse(model: str, options: BakeOptions = BakeOptions(), *, report: Report = silent) -> Baked:
     """Fail as a stage should: with a remedy."""
     raise UnsupportedModel(f"{model} has 2 inputs (<image>, mask); this stage takes 1.",
@@ -78,7 +83,7 @@ def break_down(model: str, options: BakeOptions = BakeOptions(), *, report: Repo
 
 def die(model: str, options: BakeOptions = BakeOptions(), *, report: Report = silent) -> Baked:
     """Be killed, as by the system when memory runs out."""
-    print("last words of the worker", flush=True)  # noqa: T201 - goes to the worker's log
+    print("last words of the worker", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
     return Baked("", 0, 0)
 

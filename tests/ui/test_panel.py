@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import ipywidgets
 import pytest
-from fake_stages import Baked, BakeOptions, bake, bare, break_down, die, refuse
+from fake_stages import Baked, BakeOptions, at_once, bake, bare, break_down, die, refuse
 
+import kit
 from kit.errors import BadInput, KitError, MissingTool, ToolFailed, UnsupportedModel, WorkerDied
 from kit.progress import Cancelled, Tick
 from kit.ui import panel
@@ -28,11 +29,6 @@ def quick(stage, *args, report, pass_report=False, runs=None, **kwargs):
 def fake(stage=None, call=quick, options=None, **kwargs):
     """A panel on ``stage``, or on one that returns at once, run in this process."""
     return Panel(stage or at_once, ("cake.onnx",), kwargs, options=options, call=call)
-
-
-def at_once(model: str, options: BakeOptions = BakeOptions()) -> Baked:
-    """Return without working."""
-    return Baked(options.method, options.steps, os.getpid())
 
 
 class Gate:
@@ -299,7 +295,7 @@ def test_a_killed_worker_is_an_error_with_its_last_words():
 
 
 def test_a_function_typed_into_a_notebook_is_refused_with_the_way_out():
-    def local(model, options=BakeOptions()):
+    def local(model):
         return None
 
     with pytest.raises(BadInput, match="cannot import it"):
@@ -310,6 +306,35 @@ def test_other_options_or_another_input_are_not_taken_for_stored():
     panel(bake, "cake.onnx").get()
     assert panel(bake, "other.onnx").look.note.value == ""
     assert panel(bake, "cake.onnx", options=replace(BakeOptions(), steps=5)).look.note.value == ""
+
+
+# ---- the kit's own stages ------------------------------------------------------------------------------------------
+
+
+OPTIONS = [name for name in kit._HOME if name.endswith("Options")]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_stage_of_the_kit_can_be_shown_and_explains_its_controls(name):
+    options = getattr(kit, name)()
+    stage = getattr(kit, name.removesuffix("Options").lower())
+    made = panel(stage, options=options)
+    assert made.options == options
+    assert made.look.call.value.count(f"kit.{stage.__name__}(") == 1
+    for control in made.controls.values():
+        assert control.field.help, f"{name}.{control.field.name} has no Help"
+
+
+def test_a_real_stage_runs_in_its_worker_from_the_panel(tiny_onnx):
+    made = panel(kit.audit, tiny_onnx)
+    made.controls["target"].value = "ascend310p3"
+    assert "kit.audit(&#x27;" in made.look.call.value
+    assert "kit.AuditOptions(target=&#x27;ascend310p3&#x27;)" in made.look.call.value
+    audit = made.get()
+    assert audit.target == "ascend310p3"
+    assert audit.title().split()[0] in made.look.result.value
+    assert "A stored result" in panel(kit.audit, tiny_onnx, options=kit.AuditOptions(target="ascend310p3")
+                                      ).look.note.value
 
 
 # ---- what goes into an HTML widget ---------------------------------------------------------------------------------
