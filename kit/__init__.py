@@ -17,7 +17,7 @@ _HOME = {  # public name -> the module that defines it
     "calibrate": "calibration", "CalibrateOptions": "calibration", "Calibration": "calibration",
     "quantize": "quantization", "QuantizeOptions": "quantization", "Quantized": "quantization",
     "sensitivity": "layers", "SensitivityOptions": "layers", "suggest_float": "layers", "layer_errors": "layers",
-    "why_not_faster": "integer_kernels",
+    "why_not_faster": "int8.integer_kernels",
     "compile": "compilation", "CompileOptions": "compilation", "Compiled": "compilation",
     "verify": "verification", "VerifyOptions": "verification", "Verdict": "verification",
     "benchmark": "benchmarking", "BenchmarkOptions": "benchmarking", "Benchmark": "benchmarking",

@@ -17,12 +17,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kit import bootstrap
 from kit.card import Card, Table, bytes_text
-from kit.entries import Entry, entries, run_name, versions
 from kit.errors import BadInput, unknown
+from kit.evidence import bootstrap
+from kit.evidence.entries import Entry, entries, run_name, versions
+from kit.int8.processor import this_processor
 from kit.options import Help, Options, Range, expect
-from kit.processor import this_processor
 from kit.progress import Report, silent, track
 from kit.record import Provenance, run_stage
 

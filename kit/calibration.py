@@ -1,7 +1,7 @@
 """Measure what a model's tensors hold, so that INT8 can resolve it: one pass, memory that does not grow with samples.
 
 Every float tensor that quantization may need is made an output of the graph; ONNX Runtime runs sample by sample, and
-each tensor's values go into a histogram (``kit.histogram``) and are let go. Ranges by any method come from the
+each tensor's values go into a histogram (``kit.int8.histogram``) and are let go. Ranges by any method come from the
 histograms afterwards; the model is not run again.
 """
 
@@ -16,15 +16,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kit import ranges as methods
 from kit.card import Card, Table
 from kit.errors import BadInput, StaleResult, UnsupportedModel, unknown
-from kit.exposed import exposed
-from kit.histogram import Histogram
+from kit.int8 import ranges as methods
+from kit.int8.exposed import exposed
+from kit.int8.histogram import Histogram
+from kit.int8.quantizable import Network, prepare
 from kit.model import Model, read
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
-from kit.quantizable import Network, prepare
 from kit.record import Provenance, digest, run_stage
 
 VERSION = 1
@@ -135,7 +135,7 @@ class Calibration(Card):
         return found[tensor]
 
     def ranges(self, method: str = "mse", *, percentile: float = 99.99) -> dict[str, tuple[float, float]]:
-        """``(low, high)`` of every tensor by a method of ``kit.ranges``; empty tensors are left out.
+        """``(low, high)`` of every tensor by a method of ``kit.int8.ranges``; empty tensors are left out.
 
         Raises:
             BadInput: unknown method.

@@ -18,13 +18,13 @@ from typing import Annotated, Any, Literal
 from kit import targets
 from kit.card import Card, Table, bytes_text
 from kit.comparison import CAUSES, PARITY_COLUMNS, Parity, TensorParity, worst
-from kit.entries import versions
 from kit.errors import BadInput, UnsupportedModel
+from kit.evidence.entries import versions
+from kit.inspection.graph import graph_of, onnx_source
+from kit.int8.processor import this_processor
 from kit.model import Model, external_files, read
 from kit.need import need
-from kit.operator_graph import graph_of, onnx_source
 from kit.options import Help, Options, Range, expect
-from kit.processor import this_processor
 from kit.progress import Report, Tick, silent
 from kit.record import Provenance, run_stage
 

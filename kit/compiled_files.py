@@ -15,10 +15,10 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kit.entries import versions
+from kit.evidence.entries import versions
+from kit.int8.processor import this_processor
 from kit.model import Model, external_files
 from kit.preflight import cpu_features
-from kit.processor import this_processor
 
 if TYPE_CHECKING:
     from kit.compilation import Compiled, CompileOptions

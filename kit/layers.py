@@ -14,17 +14,17 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from kit import qdq
 from kit.calibration import check_samples, model_of, short_name
 from kit.card import Card, Table
 from kit.errors import StaleResult
-from kit.exposed import Exposed, exposed
+from kit.int8 import qdq
+from kit.int8.exposed import Exposed, exposed
+from kit.int8.noise import decibels
+from kit.int8.quantizable import Network, prepare
+from kit.int8.ranking import GroupSensitivity, Sensitivity, SensitivityOptions, sensitivity, suggest_float
 from kit.model import Model, read
-from kit.noise import decibels
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
-from kit.quantizable import Network, prepare
-from kit.ranking import GroupSensitivity, Sensitivity, SensitivityOptions, sensitivity, suggest_float
 from kit.record import Provenance, run_stage
 
 __all__ = ["GroupSensitivity", "LayerError", "LayerErrorOptions", "LayerErrors", "Sensitivity", "SensitivityOptions",

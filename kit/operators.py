@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 from kit import targets
 from kit.card import bytes_text
-from kit.findings import STATES, Finding, State, Support, merged, worst
+from kit.inspection.costs import Cost, cost
+from kit.inspection.findings import STATES, Finding, State, Support, merged, worst
+from kit.inspection.graph import Graph, Node, Tensor, graph_of, onnx_source
+from kit.inspection.result import Audit, NodeRow, OperatorRow, RuleRow
 from kit.model import Model
-from kit.operator_costs import Cost, cost
-from kit.operator_graph import Graph, Node, Tensor, graph_of, onnx_source
-from kit.operator_result import Audit, NodeRow, OperatorRow, RuleRow
 from kit.options import Help, Options, expect
 from kit.progress import Report, Tick, silent
 from kit.record import run_stage
@@ -83,7 +83,7 @@ def audit(model: Any, options: AuditOptions = AuditOptions(), *, runs: Path | st
 
 
 def _findings(graph: Graph, said: list[tuple[Support, ...]], target: targets.Target) -> tuple[Finding, ...]:
-    from kit.operator_defects import defects
+    from kit.inspection.defects import defects
 
     found = [*target.findings(graph), *defects(graph, target)]
     for node, supports in zip(graph.nodes, said, strict=True):
@@ -195,7 +195,7 @@ def _shapes(node: Node) -> str:
 
 
 def _weight(name: str, tensor: Any) -> tuple[int, int]:
-    from kit.shape_arithmetic import dtype_name
+    from kit.inspection.shape_arithmetic import dtype_name
 
     made = Tensor(name, dtype_name(tensor.data_type), tuple(tensor.dims), True)
     return prod(tensor.dims), made.bytes

@@ -13,17 +13,17 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kit import qdq
 from kit.calibration import Calibration, model_of, short_name
 from kit.card import Card, Table, bytes_text
 from kit.errors import BadInput
-from kit.integer_kernels import why_not_faster
+from kit.int8 import qdq
+from kit.int8.integer_kernels import why_not_faster
+from kit.int8.noise import output_sqnr
+from kit.int8.processor import byte_types, this_processor
+from kit.int8.quantizable import KNOWN_TYPES, WEIGHTED, Network, prepare
 from kit.model import Model, read
-from kit.noise import output_sqnr
 from kit.options import Help, Options, Range, expect
-from kit.processor import byte_types, this_processor
 from kit.progress import Report, Tick, silent
-from kit.quantizable import KNOWN_TYPES, WEIGHTED, Network, prepare
 from kit.record import Provenance, run_stage
 
 __all__ = ["NodeSetting", "QuantizeOptions", "Quantized", "Trial", "quantize", "why_not_faster"]

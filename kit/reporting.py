@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from kit.card import Card, Table, bytes_text
-from kit.entries import versions
 from kit.errors import BadInput
+from kit.evidence.entries import versions
+from kit.evidence.privacy import machine, private
+from kit.evidence.report_content import CAPTION, chapter_of, looks, summary_of, warnings_of
 from kit.need import need
 from kit.options import Help, Options, Range, expect
-from kit.privacy import machine, private
 from kit.progress import Report as Progress
 from kit.progress import Tick, silent, track
 from kit.record import Provenance, check_files, digest, run_stage
-from kit.report_content import CAPTION, chapter_of, looks, summary_of, warnings_of
 
 TEMPLATE = Path(__file__).with_name("reporting_template.html")
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddle2onnx", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript",

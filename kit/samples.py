@@ -126,8 +126,6 @@ class Sample:
             raise BadInput(f"{self.path} {state}.", remedy="replace or remove the file, or leave it out with "
                            "Samples.from_folder(..., broken='skip')")
         if self.quad:
-            from kit.families.ocr import crop
-
             return crop(picture, np.float32(self.quad))
         return picture
 
@@ -219,3 +217,24 @@ class Samples(Card, Sequence):
     def preview(self, at: int = 0) -> np.ndarray:
         """What the model sees of one sample, back as a picture: uint8 [h, w, 3], RGB."""
         return self.preprocess.picture(self[at][self.input])
+
+
+def crop(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
+    """Cut a box out of a picture and straighten it.
+
+    Args:
+        image: uint8 [H, W, 3].
+        quad: [4, 2], clockwise from top left; may reach outside, the border is then repeated.
+
+    Returns:
+        uint8 [h, w, 3] with the box's longer sides as size; turned by 90 degrees counter-clockwise when h / w >= 1.5,
+        for a box that tall is a line written sideways.
+    """
+    cv2 = need("cv2", to="cut pictures", extra="ocr")
+    quad = np.asarray(quad, np.float32)
+    width = max(1, round(float(max(np.linalg.norm(quad[0] - quad[1]), np.linalg.norm(quad[3] - quad[2])))))
+    height = max(1, round(float(max(np.linalg.norm(quad[0] - quad[3]), np.linalg.norm(quad[1] - quad[2])))))
+    upright = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    warp = cv2.getPerspectiveTransform(quad, upright)
+    line = cv2.warpPerspective(image, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    return np.ascontiguousarray(np.rot90(line)) if height / width >= 1.5 else line

@@ -16,14 +16,14 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from kit.entries import entries, run_name, versions
 from kit.errors import BadInput, unknown
+from kit.evidence.entries import entries, run_name, versions
+from kit.evidence.verdict import Change, SampleRow, StageRow, Verdict
+from kit.evidence.waterfall import run_stages
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, silent
 from kit.record import digest, run_stage
 from kit.samples import Sample, Samples
-from kit.verdict import Change, SampleRow, StageRow, Verdict
-from kit.waterfall import run_stages
 
 __all__ = ["Change", "SampleRow", "StageRow", "Task", "Verdict", "VerifyOptions", "verify"]
 

@@ -9,7 +9,7 @@ import kit
 from kit import record
 from kit.benchmarking import BenchmarkOptions, benchmark, compare, noise_alarms, take_turns
 from kit.errors import BadInput
-from kit.profiling import profile, summarise
+from kit.evidence.profiling import profile, summarise
 
 FEED = {"x": np.ones((1, 4), np.float32)}
 QUICK = BenchmarkOptions(rounds=20, runs=5, pause_ms=0, warm_up=1, alarm_busy=1.0)

@@ -10,9 +10,9 @@ from quantization_models import conv_net, feeds, save
 
 from kit.calibration import CalibrateOptions, Calibration, calibrate
 from kit.errors import BadInput, StaleResult, UnsupportedModel
+from kit.int8.quantizable import Network, prepare
 from kit.model import Model
 from kit.progress import Cancelled
-from kit.quantizable import Network, prepare
 from kit.runner import open_runner
 
 

@@ -52,7 +52,7 @@ def test_a_runner_uses_the_settings_it_was_compiled_with(compiled):
 
 
 def test_the_same_file_with_other_settings_is_another_candidate(tiny_onnx, tmp_path):
-    from kit.entries import entries
+    from kit.evidence.entries import entries
 
     made = [compile(tiny_onnx, CompileOptions(bind=SMALL, spinning=on), runs=tmp_path) for on in (True, False)]
     first, second = (entries({"a": one}, "candidate")[0].digest() for one in made)

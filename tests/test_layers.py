@@ -65,10 +65,10 @@ def test_every_measured_tensor_that_is_left_has_a_row(errors):
 
 
 def test_errors_by_hand(model, quantized, errors):
-    from kit import qdq
-    from kit.exposed import exposed
+    from kit.int8 import qdq
+    from kit.int8.exposed import exposed
+    from kit.int8.quantizable import Network, prepare
     from kit.model import read
-    from kit.quantizable import Network, prepare
 
     network = Network(prepare(read(model.path)))
     about = qdq.rounded(read(quantized.model.path))["t0"]
@@ -163,10 +163,10 @@ def test_own_samples_are_used(model, calibration, runs):
 
 
 def test_time_that_is_up_is_told(model, calibration, runs, monkeypatch):
-    import kit.ranking
+    import kit.int8.ranking
 
     now = iter(range(0, 10_000, 4))
-    monkeypatch.setattr(kit.ranking.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(kit.int8.ranking.time, "monotonic", lambda: next(now))
     found = sensitivity(model, calibration, options=SensitivityOptions(seconds=5), runs=runs)
     assert found.untried
     assert len(found.groups) + len(found.untried) == 6

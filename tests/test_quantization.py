@@ -6,14 +6,14 @@ import pytest
 from onnx import helper, numpy_helper
 from quantization_models import conv_net, feeds, save
 
-from kit import qdq
 from kit.calibration import CalibrateOptions, calibrate
 from kit.errors import BadInput, StaleResult, UnsupportedModel
-from kit.integer_kernels import why_not_faster
+from kit.int8 import qdq
+from kit.int8.integer_kernels import why_not_faster
+from kit.int8.noise import decibels
+from kit.int8.processor import Processor, byte_types
+from kit.int8.quantizable import Network, prepare
 from kit.model import Model, read
-from kit.noise import decibels
-from kit.processor import Processor, byte_types
-from kit.quantizable import Network, prepare
 from kit.quantization import QuantizeOptions, quantize
 from kit.runner import open_runner
 

@@ -16,8 +16,8 @@ from kit.benchmarking import Benchmark, BenchmarkOptions, compare
 from kit.card import Card, Table
 from kit.comparison import TensorParity
 from kit.errors import BadInput, StaleResult
+from kit.evidence.privacy import private
 from kit.model import Model
-from kit.privacy import private
 from kit.record import Provenance
 from kit.reporting import summary
 from kit.verification import Change, StageRow, Verdict

@@ -9,9 +9,10 @@ import pytest
 from onnx import numpy_helper
 
 import kit
-from kit import Preprocess, Sample, Samples, VerifyOptions, record, verify, waterfall
-from kit.entries import entries, is_quantized
+from kit import Preprocess, Sample, Samples, VerifyOptions, record, verify
 from kit.errors import BadInput
+from kit.evidence import waterfall
+from kit.evidence.entries import entries, is_quantized
 from kit.verification import Change, evenly
 
 FEEDS = [{"x": np.random.default_rng(n).normal(size=(1, 8)).astype(np.float32)} for n in range(6)]

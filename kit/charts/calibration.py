@@ -8,8 +8,8 @@ import numpy as np
 
 from kit.calibration import Calibration
 from kit.charts.chart import Chart
+from kit.int8.ranges import METHODS, choose, squared_errors
 from kit.need import need
-from kit.ranges import METHODS, choose, squared_errors
 
 _BARS = 240
 _DASHES = {"minmax": "solid", "percentile": "dash", "mse": "dot", "entropy": "dashdot"}

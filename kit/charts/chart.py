@@ -117,5 +117,6 @@ def _fewer_colours(png: bytes) -> bytes:
 
     colours = 256 if len(png) > _PHOTO else 64
     made = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    picture.save(made, "PNG", optimize=True)
     return min(made.getvalue(), png, key=len)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kit.charts.chart import Chart
 from kit.charts.style import COLOURS
-from kit.findings import STATES
+from kit.inspection.findings import STATES
 from kit.need import need
 
 if TYPE_CHECKING:

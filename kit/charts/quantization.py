@@ -90,8 +90,8 @@ def weight_histogram(model: Any, quantized: Quantized, node: str) -> Chart:
     """
     import onnx
 
-    from kit import qdq
-    from kit.quantizable import Network, prepare
+    from kit.int8 import qdq
+    from kit.int8.quantizable import Network, prepare
 
     go = need("plotly.graph_objects", to="draw charts", extra="base")
     network = Network(prepare(read(model_of(model).path)), model_of(model).path.name)

@@ -10,7 +10,7 @@ from kit.comparison import EQUAL, FAILED, worst
 from kit.need import need
 
 if TYPE_CHECKING:
-    from kit.verdict import StageRow, Verdict
+    from kit.evidence.verdict import StageRow, Verdict
 
 BLUE, VERMILLION, GREEN, _, _, ORANGE, BLACK = COLOURS
 # status -> colour and marker: never colour alone

@@ -18,7 +18,7 @@ import numpy as np
 
 from kit.errors import BadInput
 from kit.families.ocr_boxes import Box, boxes_from_map, sort_boxes
-from kit.samples import Preprocess
+from kit.samples import Preprocess, crop
 
 __all__ = [
     "Box", "Line", "boxes_from_map", "characters_of", "crop", "decode_ctc", "detector_input", "read_lines", "read_page",
@@ -161,28 +161,6 @@ def recogniser_input(crops: Sequence[np.ndarray], preprocess: Preprocess = RECOG
     rows = [preprocess(image) for image in crops]
     width = max(row.shape[3] for row in rows)
     return np.concatenate([np.pad(row, ((0, 0), (0, 0), (0, 0), (0, width - row.shape[3]))) for row in rows])
-
-
-def crop(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
-    """Cut a box out of a picture and straighten it.
-
-    Args:
-        image: uint8 [H, W, 3].
-        quad: [4, 2], clockwise from top left; may reach outside, the border is then repeated.
-
-    Returns:
-        uint8 [h, w, 3] with the box's longer sides as size; turned by 90 degrees counter-clockwise when h / w >= 1.5,
-        for a box that tall is a line written sideways.
-    """
-    import cv2
-
-    quad = np.asarray(quad, np.float32)
-    width = max(1, round(float(max(np.linalg.norm(quad[0] - quad[1]), np.linalg.norm(quad[3] - quad[2])))))
-    height = max(1, round(float(max(np.linalg.norm(quad[0] - quad[3]), np.linalg.norm(quad[1] - quad[2])))))
-    upright = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    warp = cv2.getPerspectiveTransform(quad, upright)
-    line = cv2.warpPerspective(image, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return np.ascontiguousarray(np.rot90(line)) if height / width >= 1.5 else line
 
 
 # --------------------------------------------------------------------------------------------- after the networks

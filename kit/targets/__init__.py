@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from kit.errors import unknown
-from kit.findings import Finding, Support
-from kit.operator_graph import Graph
+from kit.inspection.findings import Finding, Support
+from kit.inspection.graph import Graph
 from kit.targets import ascend
 
 NAMES: tuple[str, ...] = ("onnxruntime", *ascend.NAMES)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kit.card import bytes_text
-from kit.findings import Finding, Support
+from kit.inspection.findings import Finding, Support
+from kit.inspection.graph import Graph, Node, Tensor
 from kit.model import external_files
 from kit.need import need
-from kit.operator_graph import Graph, Node, Tensor
 
 WHOLE = 500_000_000  # bytes: larger models are not loaded just to ask
 _STANDARD = {"", "ai.onnx", "ai.onnx.ml"}

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from onnx_graphs import DOUBLE, FLOAT, INT64, line, node, save
 
 from kit import targets
-from kit.operator_graph import graph_of
+from kit.inspection.graph import graph_of
 from kit.operators import AuditOptions, audit
 from kit.targets import ascend
 

@@ -8,7 +8,7 @@ from onnx_graphs import DOUBLE, FLOAT, INT64, line, node, save
 
 from kit import targets
 from kit.errors import BadInput
-from kit.operator_graph import graph_of
+from kit.inspection.graph import graph_of
 from kit.targets import onnxruntime as asked
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.card import bytes_text
-from kit.findings import Finding, Support
-from kit.operator_graph import Graph, Node
+from kit.inspection.findings import Finding, Support
+from kit.inspection.graph import Graph, Node
 
 _HERE = Path(__file__).parent
 _FIRST = ("ascend310p3",)  # offered before the others

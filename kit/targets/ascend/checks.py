@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from kit.findings import Finding, Severity, Support, counted
-from kit.operator_graph import Graph, Node
+from kit.inspection.findings import Finding, Severity, Support, counted
+from kit.inspection.graph import Graph, Node
 
 if TYPE_CHECKING:
     from kit.targets.ascend import AscendTarget

@@ -2,7 +2,7 @@
 
 Dynamic axes are bound to an example size first, because cost and support depend on it. Nodes inside If, Loop and Scan
 are walked too. ONNX's own shape inference comes first; where it loses the thread behind computed shapes, the walk
-computes them (``kit.shape_arithmetic``) and goes on. What stays unknown is counted.
+computes them (``kit.inspection.shape_arithmetic``) and goes on. What stays unknown is counted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from kit.errors import BadInput, unknown
+from kit.inspection.shape_arithmetic import LIMIT, ShapeArithmetic, dtype_name, type_of
 from kit.model import read
 from kit.need import need
-from kit.shape_arithmetic import LIMIT, ShapeArithmetic, dtype_name, type_of
 from kit.source import Source, recognise
 
 SMALL = 1024  # elements: constants up to this many may steer shapes, and are looked at

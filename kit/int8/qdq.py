@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from kit.errors import ToolFailed
+from kit.int8.qdq_edits import leave_float_alone, open_ends, store_int8, tidy
+from kit.int8.qdq_read import Rounded, effective, rounded, weights
+from kit.int8.quantizable import Network
 from kit.need import need
-from kit.qdq_edits import leave_float_alone, open_ends, store_int8, tidy
-from kit.qdq_read import Rounded, effective, rounded, weights
-from kit.quantizable import Network
 
 __all__ = ["Recipe", "Rounded", "effective", "rounded", "weights", "write"]
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kit.int8.quantizable import Network
 from kit.model import Model, external_files
-from kit.quantizable import Network
 from kit.record import explain_os_error
 from kit.runner import Runner, open_runner
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kit.errors import unknown
-from kit.histogram import Histogram
+from kit.int8.histogram import Histogram
 
 LEVELS = 256
 # How much of a side is kept: finely near all of it, then by factors, for a tensor with one far outlier.

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit import bootstrap
 from kit.comparison import EQUAL, FAILED, Parity, TensorParity, pair, worst
-from kit.entries import Entry
 from kit.errors import BadInput
+from kit.evidence import bootstrap
+from kit.evidence.entries import Entry
+from kit.evidence.verdict import Change, SampleRow, StageRow, Verdict, decibels
 from kit.progress import Report, part, track
-from kit.verdict import Change, SampleRow, StageRow, Verdict, decibels
 
 if TYPE_CHECKING:
     from kit.verification import Task, VerifyOptions

@@ -21,7 +21,7 @@ def machine() -> dict[str, str]:
     """What figures depend on: system, processor, memory, Python. Neither host nor user."""
     import psutil
 
-    from kit.processor import this_processor
+    from kit.int8.processor import this_processor
 
     return {"system": f"{platform.system()} {platform.machine()}",
             "processor": f"{this_processor().name}, {os.cpu_count()} cores",

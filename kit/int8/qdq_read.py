@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.quantizable import KNOWN_TYPES
+from kit.int8.quantizable import KNOWN_TYPES
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kit.qdq_read import QDQ
-from kit.quantizable import Network
+from kit.int8.qdq_read import QDQ
+from kit.int8.quantizable import Network
 
 _SUFFIXES = (  # what ONNX Runtime appends -> what we append
     ("_QuantizeLinear_Output", "_q"), ("_DequantizeLinear_Output", "_dq"), ("_QuantizeLinear_Input", "_f"),

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kit.findings import Finding, Severity, counted
-from kit.operator_graph import Graph, Node
-from kit.shape_arithmetic import STEERING
+from kit.inspection.findings import Finding, Severity, counted
+from kit.inspection.graph import Graph, Node
+from kit.inspection.shape_arithmetic import STEERING
 from kit.targets import Target
 
 REPEATED = 256  # elements: smaller repeats are not worth a word

@@ -10,9 +10,9 @@ from typing import Any
 
 from kit.card import Card, Table
 from kit.errors import UnsupportedModel
+from kit.int8.processor import this_processor
 from kit.model import Model, read
 from kit.need import need
-from kit.processor import this_processor
 
 _INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "QAttention")
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")

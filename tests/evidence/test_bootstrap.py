@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit import bootstrap
+from kit.evidence import bootstrap
 
 
 def test_every_resample_draws_as_many_samples_as_there_are():

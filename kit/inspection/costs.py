@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from kit.operator_graph import Node, Tensor
+from kit.inspection.graph import Node, Tensor
 
 # Operators that move or describe data: no arithmetic.
 MOVING = frozenset({

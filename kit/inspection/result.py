@@ -10,7 +10,7 @@ from typing import Literal
 
 from kit.card import Card, Table, bytes_text
 from kit.errors import unknown
-from kit.findings import FINDING_COLUMNS, STATES, Finding, State, counted
+from kit.inspection.findings import FINDING_COLUMNS, STATES, Finding, State, counted
 from kit.record import Provenance
 
 

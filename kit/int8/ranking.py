@@ -10,15 +10,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kit import qdq
 from kit.calibration import Calibration, check_samples, model_of, short_name
 from kit.card import Card, Table
 from kit.errors import BadInput
+from kit.int8 import qdq
+from kit.int8.noise import decibels, output_sqnr
+from kit.int8.quantizable import Network, prepare
 from kit.model import Model, read
-from kit.noise import decibels, output_sqnr
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
-from kit.quantizable import Network, prepare
 from kit.quantization import QuantizeOptions, plan, recipe_for
 from kit.record import Provenance, run_stage
 from kit.runner import open_runner

@@ -14,8 +14,8 @@ import numpy as np
 
 from kit import worker
 from kit.card import Card, Table
-from kit.entries import entries
 from kit.errors import BadInput
+from kit.evidence.entries import entries
 from kit.need import need
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.errors import BadInput
-from kit.histogram import Histogram
-from kit.ranges import METHODS, candidates, choose, squared_errors
+from kit.int8.histogram import Histogram
+from kit.int8.ranges import METHODS, candidates, choose, squared_errors
 
 
 def of(values) -> Histogram:

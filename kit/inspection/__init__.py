@@ -1,0 +1,1 @@
+"""What the audit stands on: the typed graph, costs, defects, findings."""
