@@ -15,6 +15,7 @@ import argparse
 import ast
 import copy
 import hashlib
+import os
 import re
 import sys
 import time
@@ -82,7 +83,8 @@ def make(name: str, folder: Path, parameters: dict | None = None, *, exercises: 
         (folder / "exercises").mkdir(exist_ok=True)
         nbformat.write(bare, folder / "exercises" / f"{name}.ipynb")
     if summary:
-        print("\n".join(shown(notebook, "summary")))
+        # The notebook lives one folder further down than the person at the terminal.
+        print("\n".join(shown(notebook, "summary")).replace("../runs", _near(ROOT / "runs")))
     return path
 
 
@@ -124,6 +126,7 @@ def execute(notebook) -> None:
             print(f"  [{cell_index + 1:>3}/{total}] {heading[1]}", flush=True)
 
     client = NotebookClient(notebook, timeout=1800, store_widget_state=False, record_timing=False,
+                            extra_arguments=["--log-level=ERROR"],
                             resources={"metadata": {"path": str(HERE)}}, on_cell_start=announce)
     client.execute()
 
@@ -155,7 +158,7 @@ def shown(notebook, tag: str) -> list[str]:
 
 
 def _near(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return os.path.relpath(path) if path.is_relative_to(ROOT) else str(path)
 
 
 def _without_paths(output) -> None:

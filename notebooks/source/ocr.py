@@ -309,6 +309,14 @@ compiled_recogniser = panel.get()
 compiled_detector = kit.compile(int8_detector.model, kit.CompileOptions(threads=threads))
 compiled_recogniser
 
+# %%
+kit.charts.operator_counts(compiled_detector)
+
+# %% [markdown]
+# **What just happened**: a convolution between a DequantizeLinear and a QuantizeLinear became one QLinearConv, which
+# computes on bytes. The DequantizeLinear and QuantizeLinear that are left convert to float and back around operators
+# without an integer form. Remember them when you look at the latency.
+
 # %% [markdown]
 # ## Verify: the whole way, stage by stage
 #
