@@ -28,8 +28,8 @@ clean: ## Remove the virtual environment and every stored result
 	rm -rf $(VENV) runs notebooks/runs
 
 $(VENV)/.made:
-	$(PYTHON) -c "import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else \
-	  f'This needs Python 3.11 or 3.12; {sys.executable} is {sys.version.split()[0]}. Try: make PYTHON=python3.11 ...')"
+	$(PYTHON) -c "import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else \
+	  f'This needs Python 3.11; {sys.executable} is {sys.version.split()[0]}. Try: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 

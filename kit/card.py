@@ -27,13 +27,21 @@ class Table:
                  for line in [list(self.columns), *cells]]
         return "\n".join([self.caption, *(f"  {line}" for line in lines), *_more(self.rows, limit, "  ")])
 
-    def html(self, limit: int = 50) -> str:
-        """The table as HTML with caption and column headers, at most ``limit`` rows."""
+    def html(self, limit: int = 50, shown: int = 15) -> str:
+        """The table as HTML with caption and column headers: ``shown`` rows, the others up to ``limit`` folded."""
+        if len(self.rows) > shown + 3:
+            rest = Table(f"{self.caption}, continued", self.columns, self.rows[shown:])
+            return (Table(self.caption, self.columns, self.rows[:shown]).html()
+                    + f"<details><summary>{len(self.rows) - shown} more rows</summary>"
+                    + f"{rest._whole(limit - shown)}</details>")
+        return self._whole(limit)
+
+    def _whole(self, limit: int) -> str:
         head = "".join(f'<th scope="col" {_LEFT}>{escape(str(name))}</th>' for name in self.columns)
         body = "".join("<tr>" + "".join(f"<td {_LEFT}>{escape(str(v))}</td>" for v in row) + "</tr>"
                        for row in self.rows[:limit])
         more = "".join(f"<p>{line}</p>" for line in _more(self.rows, limit))
-        return (f"<table><caption {_LEFT}>{escape(self.caption)}</caption><thead><tr>{head}</tr></thead>"
+        return (f"<table><caption {_CAPTION}>{escape(self.caption)}</caption><thead><tr>{head}</tr></thead>"
                 f"<tbody>{body}</tbody></table>{more}")
 
 
@@ -62,7 +70,9 @@ class Card:
         """The card as HTML that needs no style sheet."""
         rows = "".join(f'<tr><th scope="row" {_LEFT}>{escape(name)}</th><td {_LEFT}>{escape(str(value))}</td></tr>'
                        for name, value in self.facts().items())
-        facts = f"<table><caption {_LEFT}>{escape(self.title())}</caption><tbody>{rows}</tbody></table>"
+        # A caption alone would be squeezed into the width of an empty table.
+        table = f"<table><caption {_CAPTION}>{escape(self.title())}</caption><tbody>{rows}</tbody></table>"
+        facts = table if rows else f"<p>{escape(self.title())}</p>"
         return facts + "".join(table.html() for table in self.tables())
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
@@ -71,6 +81,7 @@ class Card:
 
 # JupyterLab aligns table cells to the right and captions to the middle, which suits figures and not sentences.
 _LEFT = 'style="text-align:left"'
+_CAPTION = 'style="text-align:left;font-weight:bold;white-space:nowrap"'
 
 
 def bytes_text(size: float) -> str:

@@ -38,7 +38,8 @@ class CompileOptions(Options):
     """How to compile. Threads and spinning are for running, and go into the session settings."""
 
     target: Annotated[Literal["onnxruntime", "ascend310p3"], Help(
-        "What to compile for. ascend310p3 answers what to do until its bundle is there.")] = "onnxruntime"
+        "What to compile for. For ascend310p3 there is no compiler here yet; asked for, it says what can be done "
+        "meanwhile.")] = "onnxruntime"
     level: Annotated[Literal["basic", "extended", "all"], Help(
         "How far ONNX Runtime rewrites the stored graph. basic: standard operators only. extended: its own fused "
         "operators too, any processor. all: also the memory layout of this processor; another one may refuse it."

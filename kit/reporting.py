@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,11 @@ class Report(Card):
 
     def title(self) -> str:
         return f"{self.heading}: {os.path.relpath(self.path)}"
+
+    def html(self) -> str:
+        """The card, with a link that opens the page."""
+        where = escape(os.path.relpath(self.path).replace(os.sep, "/"))
+        return f'{super().html()}<p><a href="{where}" target="_blank">Open the report</a></p>'
 
     def facts(self) -> dict[str, object]:
         return {"size": bytes_text(self.size),

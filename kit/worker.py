@@ -97,7 +97,9 @@ class Process:
         self._scratches = Path(self._scratch.name) / "scratches.txt"
         self.log = Path(log) if log else Path(self._scratch.name) / "log.txt"
         secret = os.urandom(16)
-        with Listener(authkey=secret) as listener, self.log.open("ab") as output:
+        # Not the default family: on Windows that would be a pipe, which cannot be waited for with a time limit.
+        family, address = ("AF_INET", ("127.0.0.1", 0)) if os.name == "nt" else ("AF_UNIX", None)
+        with Listener(address, family, authkey=secret) as listener, self.log.open("ab") as output:
             home = str(Path(__file__).resolve().parent.parent)
             path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
             self._child = subprocess.Popen(
@@ -225,7 +227,7 @@ class Process:
 def explain_exit(code: int, tail: str, peak_memory: int = 0) -> WorkerDied:
     """Words for the way a process ended."""
     used = f" It had used {bytes_text(peak_memory)} of memory." if peak_memory else ""
-    if code == -signal.SIGKILL:
+    if code == -9:  # SIGKILL, a name that Windows lacks
         return WorkerDied(f"The worker was killed (signal 9).{used}",
                           remedy="most often the machine ran out of memory: use fewer samples, smaller inputs or a "
                           "smaller batch, close other programs, then run again", detail=tail)

@@ -38,8 +38,19 @@ def test_tables_have_a_caption_and_column_headers():
 def test_a_long_table_says_how_much_it_leaves_out():
     table = Table("Many", ("n",), tuple((n,) for n in range(60)))
     assert "... and 40 more" in table.text()
-    assert "... and 10 more" in table.html()
+    html = table.html()
+    assert "45 more rows</summary>" in html
+    assert "... and 10 more" in html
+    assert html.count("<caption") == html.count("<table") == 2
 
 
 def test_sizes_read_as_people_write_them():
     assert [bytes_text(n) for n in (0, 999, 1000, 4_812_345, 3.4e9)] == ["0 B", "999 B", "1.0 kB", "4.8 MB", "3.4 GB"]
+
+
+def test_a_card_without_facts_is_a_sentence_not_an_empty_table():
+    class Said(Card):
+        def title(self):
+            return "It is 3."
+
+    assert Said().html() == "<p>It is 3.</p>"

@@ -31,6 +31,7 @@ def dressed(spec: dict[str, Any]) -> dict[str, Any]:
     layout = spec.setdefault("layout", {})
     layout.pop("template", None)
     layout.setdefault("colorway", list(COLOURS))
+    layout.setdefault("hoverlabel", {}).setdefault("namelength", -1)  # names in full
     layout.setdefault("font", {}).setdefault("color", INK)
     # plotly's own paper is white too; said here, so that dark ink never meets a dark page.
     layout.setdefault("paper_bgcolor", "#FFFFFF")

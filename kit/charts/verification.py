@@ -51,7 +51,8 @@ def accuracy_waterfall(verdict: Verdict) -> Chart:
     figure.add_hline(y=limit, line={"color": VERMILLION, "dash": "dash", "width": 1.5})
     # Between the first two stages, where no interval is in the way.
     figure.add_annotation(x=0.5 if len(rows) > 1 else 0.2, y=limit, text=f"allowed: {limit:.3f}", showarrow=False,
-                          yanchor="top" if sign < 0 else "bottom", font={"color": VERMILLION, "size": 11})
+                          yanchor="top" if sign < 0 else "bottom", yshift=3 * sign,
+                          font={"color": VERMILLION, "size": 11})
     edges = [edge for row in rows for edge in (row.interval or ())] + values + [limit]
     room = max(max(edges) - min(edges), 0.005) * 0.15
     figure.update_layout(title=_heading(verdict), yaxis={"title": f"{metric} ({verdict.better} is better)",

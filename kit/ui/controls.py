@@ -21,6 +21,7 @@ from kit.options import Field
 
 LABEL = "11.5em"  # one width for all labels, so that the controls line up
 _UNSET = "not set"
+_SPELT = {"snr": "SNR", "db": "dB", "ir": "IR", "cpu": "CPU", "fp16": "FP16", "int8": "INT8", "onnx": "ONNX"}
 
 
 class Control:
@@ -94,8 +95,9 @@ class Control:
 
 
 def label(name: str) -> str:
-    """``keep_float`` -> ``Keep float``."""
-    return name.replace("_", " ").strip().capitalize()
+    """``keep_float`` -> ``Keep float``, ``least_snr_db`` -> ``Least SNR dB``."""
+    words = [_SPELT.get(word, word) for word in name.split("_") if word]
+    return " ".join([words[0] if words[0] in _SPELT.values() else words[0].capitalize(), *words[1:]]) if words else ""
 
 
 def describe(field: Field) -> str:

@@ -37,7 +37,8 @@ STYLE = """<style>
 .kit-panel .kit-note [role=alert] { color: var(--jp-error-color1, #c62828); }
 .kit-panel pre.kit-call { background: var(--jp-layout-color2, #f3f4f6); color: inherit; padding: 8px 10px;
   border-radius: 4px; margin: 2px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.95em;
-  font-family: var(--jp-code-font-family, monospace); }
+  word-break: normal; font-family: var(--jp-code-font-family, monospace); }
+.kit-panel pre.kit-call code { word-break: normal; white-space: inherit; overflow-wrap: inherit; }
 .kit-panel .kit-small { color: var(--jp-ui-font-color2, #555); font-size: 0.93em; }
 .kit-panel .kit-buttons { margin: 10px 0 2px; align-items: center; flex-flow: row wrap; overflow: visible; }
 .kit-panel button:focus-visible, .kit-panel input:focus-visible, .kit-panel select:focus-visible,
@@ -53,6 +54,8 @@ STYLE = """<style>
 .kit-panel .kit-result.kit-old { opacity: 0.6; }
 .kit-panel .kit-result table { border-collapse: collapse; margin: 0 0 10px; font-size: 0.97em;
   min-width: min(100%, 36em); }
+.kit-panel .kit-result > table:first-child { width: 100%; }
+.kit-panel .kit-result > table:first-child th[scope=row] { width: 1%; }
 .kit-panel .kit-result caption { text-align: left; font-weight: 600; padding: 2px 0 6px; caption-side: top;
   color: inherit; }
 .kit-panel .kit-result th, .kit-panel .kit-result td { text-align: left; vertical-align: top; padding: 3px 14px 3px 0;
@@ -146,6 +149,14 @@ class Look:
         folded = f"<details><summary>Details</summary><pre>{escape(detail)}</pre></details>" if detail else ""
         self._put(self.error, f'<div class="kit-error" role="alert"><p><b>{escape(type(error).__name__)}:</b> '
                               f"{escape(what)}</p>{remedy}{folded}</div>")
+
+    def show_mended(self, mended: bool) -> None:
+        """Say whether the last run, which gave no result, was made with the settings in view.
+
+        Its error stays: a person mends the settings by what it says.
+        """
+        self._say("The settings have changed since. Run for these." if mended else
+                  "The last run with these settings gave no result.")
 
     def clear(self) -> None:
         """Take away the last run's error and result."""

@@ -22,7 +22,7 @@ from kit.options import fields
 from kit.progress import Cancelled, Tick
 from kit.record import runs_folder
 from kit.ui import stored
-from kit.ui.call import python_call
+from kit.ui.call import UNKNOWN, Spelling, python_call, spelling
 from kit.ui.controls import Control
 from kit.ui.look import Look
 
@@ -43,7 +43,9 @@ def panel(stage: Callable[..., Any], *args: Any, options: Any = None,
     Raises:
         MissingTool: ipywidgets is not installed.
     """
-    return Panel(stage, args, kwargs, options=options, choices=choices or {})
+    here = inspect.currentframe()
+    spelt = spelling(here.f_back if here else None, len(args), tuple(kwargs))
+    return Panel(stage, args, kwargs, options=options, choices=choices or {}, spelt=spelt)
 
 
 class Panel:
@@ -57,8 +59,9 @@ class Panel:
 
     def __init__(self, stage: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *,
                  options: Any = None, choices: Mapping[str, Sequence[str]] | None = None,
-                 call: Callable[..., Any] = worker.run) -> None:
+                 call: Callable[..., Any] = worker.run, spelt: Spelling = UNKNOWN) -> None:
         self.stage, self._args, self._kwargs, self._call = stage, tuple(args), dict(kwargs), call
+        self._spelt = spelt
         self._takes = inspect.signature(stage).parameters
         default = getattr(self._takes.get("options"), "default", None)
         self._start_options = options if options is not None else default if dataclasses.is_dataclass(default) else None
@@ -231,11 +234,13 @@ class Panel:
             self.look.run.disabled = self.look.again.disabled = True
             self.look.show_no_call()
             return
-        self.look.show_call(python_call(self.stage, self._args, self._kwargs, options))
+        self.look.show_call(python_call(self.stage, self._args, self._kwargs, options, self._spelt))
         if not self.running:
             self._set_busy(False)
             if self.result is not None:
                 self.look.show_outdated(self._made_with != options)
+            elif isinstance(self._outcome, BaseException):
+                self.look.show_mended(self._made_with != options)
 
     def _set_busy(self, busy: bool) -> None:
         self._stored = None if busy else self._find()
@@ -248,12 +253,14 @@ class Panel:
             control.widget.disabled = busy
 
     def _find(self) -> stored.Stored | None:
-        if self._digests is None:
-            return None
         try:
-            return stored.find(self.stage, self.options, self._digests, self._runs())
+            if self.result is not None and self._made_with == self.options:
+                return stored.find_of(self.stage, self.result)
+            if self._digests is not None:
+                return stored.find(self.stage, self.options, self._digests, self._runs())
         except BadInput:
-            return None
+            pass  # the control says so itself
+        return None
 
 
 class _Clock:

@@ -52,6 +52,14 @@ def find(stage: Callable[..., Any], options: Any, digests: tuple[frozenset[str],
     return Stored(folder, made, seconds, _title(stage, folder))
 
 
+def find_of(stage: Callable[..., Any], result: Any) -> Stored | None:
+    """Where ``result`` is stored if ``stage`` gave it: exact where a stage fingerprints its arguments its own way."""
+    made = getattr(result, "provenance", None)
+    if made is None or made.stage != stage.__name__ or not (made.folder / record.RESULT).is_file():
+        return None
+    return Stored(made.folder, made.made, made.seconds, result.title())
+
+
 def digests_of(values: Iterable[Any]) -> tuple[frozenset[str], ...] | None:
     """For each of a stage's arguments the digests it may be known by; None where one has none.
 

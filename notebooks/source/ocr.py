@@ -202,8 +202,8 @@ measured_detector = kit.calibrate(fixed_detector.model, page_samples, how)
 kit.charts.range_widths(measured_recogniser, count=12)
 
 # %% [markdown]
-# **What just happened**: each row is a tensor, each mark the range that one method would give it. Covering every value
-# (min-max) can waste most of the 256 steps on a few outliers; cutting too early clips what matters.
+# **What just happened**: each bar is the share of a tensor's min-max range that a method would keep. Covering every
+# value (1.0) can waste many of the 256 steps on a few outliers; cutting too early clips what matters.
 
 # %% [markdown]
 # ## Quantize: first the naive way
@@ -251,7 +251,8 @@ kit.charts.layer_error_bars(kit.layer_errors(hard.model, naive, some_lines[:4]),
 
 # %% [markdown]
 # **What just happened**: the first chart says which groups are to blame, the second how much signal is left in each
-# tensor of the naive model. At 40 dB a hundredth of the amplitude is noise; at 0 dB there is as much noise as signal.
+# tensor of the naive model; diamonds, where a tensor is rounded itself, say what that rounding alone would leave. At
+# 40 dB a hundredth of the amplitude is noise; at 0 dB there is as much noise as signal.
 # The next chart shows the weights of the worst group: where one scale serves all channels, a single far value takes
 # most of the 256 steps from all the others.
 
@@ -430,51 +431,65 @@ page
 # %% [markdown]
 # ## Your turn
 #
-# **1. The wrong colours.** Someone calibrates with RGB where the model was trained on BGR. Build the samples that way
-# and find out how far the first tensor's range moves. *Hint: `dataclasses.replace` and `Preprocess.channels`.*
+# **1. The wrong colours.** Someone calibrates with RGB where the model was trained on BGR. Make that mistake: the
+# same calibration pages, prepared with the channels the other way round.
 
-# %% tags=["solution"]
-exercise_1 = kit.teach.Exercise(
-    "Give the largest difference between the tensors of calibration page 0 in BGR and in RGB.",
-    lambda answer: abs(answer - swapped_difference) < 1e-4 or "Compare page_samples[0]['x'] with the swapped samples'.",
-    hints=("replace(page_samples, preprocess=replace(page_samples.preprocess, channels='RGB'))",))
+# %%
 from dataclasses import replace
 
-import numpy as np
-
-in_rgb = replace(page_samples, preprocess=replace(page_samples.preprocess, channels="RGB"))
-swapped_difference = float(np.abs(page_samples[0]["x"] - in_rgb[0]["x"]).max())
-answer = None
-# Your turn
-answer = swapped_difference
-exercise_1.check(answer)
-
-# %% [markdown]
-# **2. One edit taken back.** Undo a single change of the fixed detector and show that the answers stay equal.
+exercise_1 = kit.teach.Exercise(
+    "Give page_samples with RGB channels and everything else as it is.",
+    lambda answer: "The channels are still BGR." if answer.preprocess.channels != "RGB" else
+    answer.items == page_samples.items or "These are other pages.",
+    hints=("Samples and Preprocess are dataclasses: dataclasses.replace makes a changed copy",
+           "replace(page_samples, preprocess=replace(page_samples.preprocess, channels='RGB'))"),
+    praise="Right. Every tensor is wrong now, and no step before the verification would have told you.")
+exercise_1.show()
 
 # %% tags=["solution"]
+in_rgb = None
+# Your turn
+in_rgb = replace(page_samples, preprocess=replace(page_samples.preprocess, channels="RGB"))
+
+# %%
+exercise_1.check(in_rgb)
+
+# %% [markdown]
+# **2. One edit taken back.** Undo a single change of the fixed detector; the answers must stay equal.
+
+# %%
 exercise_2 = kit.teach.Exercise(
     "Give a Fixed without the first change of fixed_detector.",
     lambda answer: len(answer.changes) < len(fixed_detector.changes) or "It still has every change.",
     hints=("fixed_detector.changes[0].id names it", "fixed_detector.undo(...) takes that name"))
+exercise_2.show()
+
+# %% tags=["solution"]
 undone = None
 # Your turn
-undone = fixed_detector.undo(fixed_detector.changes[0].id)
+undone = fixed_detector.undo(fixed_detector.changes[0].id, samples=pages[:2])
+
+# %%
 exercise_2.check(undone)
 
 # %% [markdown]
 # **3. How little is enough?** Quantize `hard` per channel with only the worst group in float. What exact match is left?
 
-# %% tags=["solution"]
+# %%
 exercise_3 = kit.teach.Exercise(
     "Give the Verdict of FP32 against INT8 with one group kept in float.",
     lambda answer: len(answer.rows) == 2 or "Give a verdict with two stages: FP32 and yours.",
     hints=("kit.suggest_float(ranking, groups=1)", "quantize with keep_float=..., then verify as in the naive case"))
+exercise_3.show()
+
+# %% tags=["solution"]
 verdict = None
 # Your turn
 one_kept = kit.QuantizeOptions(keep_float=kit.suggest_float(ranking, groups=1))
 mine = kit.quantize(hard.model, hard_measured, one_kept)
 verdict = kit.verify({"FP32": hard, "INT8 mine": mine}, some_lines, task=read_hard)
+
+# %%
 exercise_3.check(verdict)
 
 # %% [markdown]

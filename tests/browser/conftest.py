@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -176,7 +177,10 @@ def notebook(lab, chromium, request):
         opened.cells.first.wait_for(timeout=60_000)
         page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(timeout=60_000)
         for _ in range(300):  # a cell run before the kernel has answered is dropped by JupyterLab
-            kernels = json.load(urllib.request.urlopen(f"{address}/api/kernels"))
+            try:
+                kernels = json.load(urllib.request.urlopen(f"{address}/api/kernels"))
+            except urllib.error.HTTPError:  # 500 while the kernel of the test before is on its way out
+                kernels = []
             if kernels and all(k["execution_state"] == "idle" and k["connections"] for k in kernels):
                 break
             page.wait_for_timeout(100)

@@ -65,6 +65,13 @@ def bake(model: str, options: BakeOptions = BakeOptions(), *, runs: Path | None 
                             report=report)
 
 
+def rebake(models: dict[str, str], options: BakeOptions = BakeOptions(), *, runs: Path | None = None,
+           report: Report = silent) -> Baked:
+    """Bake several, with inputs that are no argument's own digest."""
+    return record.run_stage("rebake", Baked, lambda folder, report: Baked(options.method, options.steps, os.getpid()),
+                            options=options, inputs={"names": ",".join(models)}, name="cakes", runs=runs, report=report)
+
+
 def at_once(model: str, options: BakeOptions = BakeOptions()) -> Baked:
     """Return without working."""
     return Baked(options.method, options.steps, os.getpid())

@@ -112,6 +112,12 @@ def test_a_path_that_is_not_there_is_told_without_being_an_error(tmp_path):
     assert made.error is None
 
 
+@pytest.mark.parametrize(("name", "shown"), [("keep_float", "Keep float"), ("least_snr_db", "Least SNR dB"),
+                                             ("ir_version", "IR version"), ("opset", "Opset")])
+def test_a_label_is_the_option_s_name_in_words(name, shown):
+    assert label(name) == shown
+
+
 def test_a_step_does_not_leave_binary_dust():
     made = control("share")
     made.widget.value = 0.15000000000000002

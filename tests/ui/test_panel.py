@@ -1,13 +1,15 @@
 """A panel without a browser: controls in, a run in its own process, the result or the error out."""
 
+import html
 import os
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import ipywidgets
 import pytest
-from fake_stages import Baked, BakeOptions, at_once, bake, bare, break_down, die, refuse
+from fake_stages import Baked, BakeOptions, at_once, bake, bare, break_down, die, rebake, refuse
 
 import kit
 from kit.errors import BadInput, KitError, MissingTool, ToolFailed, UnsupportedModel, WorkerDied
@@ -83,6 +85,39 @@ def test_the_equal_call_follows_the_controls():
     assert "<code>at_once(&#x27;cake.onnx&#x27;)</code>" in made.look.call.value
     made.controls["keep_float"].value = ("Conv_3",)
     assert "BakeOptions(keep_float=(&#x27;Conv_3&#x27;,))" in made.look.call.value
+
+
+def test_the_equal_call_reads_as_the_arguments_were_written():
+    cakes = {"first": [Path("cake.onnx")]}
+    made = panel(bare, len(cakes["first"] * 2))
+    assert "<code>bare(2)</code>" in made.look.call.value  # a plain value is written out
+    made = panel(at_once,
+                 cakes["first"][:1], options=BakeOptions(steps=4))
+    assert "<code>at_once(cakes['first'][:1], BakeOptions(steps=4))</code>" in html.unescape(made.look.call.value)
+    assert "at_once(model)" in panel(*[at_once, cakes["first"]]).look.call.value  # not known from the source line
+
+
+def test_run_again_is_offered_where_the_stage_fingerprints_its_arguments_its_own_way():
+    made = panel(rebake, {"first": "cake.onnx"})
+    assert made.look.note.value == ""
+    first = made.get()
+    assert first.provenance is not None
+    assert not made.look.again.disabled
+    made.look.again.click()
+    assert made.get() is not first
+    made.controls["steps"].value = 2
+    assert made.look.again.disabled
+
+
+def test_mending_a_setting_after_an_error_is_noticed_and_the_error_stays():
+    made = panel(refuse, "two.onnx")
+    with pytest.raises(UnsupportedModel):
+        made.get()
+    made.controls["steps"].value = 2
+    assert "The settings have changed since. Run for these." in made.look.status.value
+    assert "choose one with inputs" in made.look.error.value
+    made.controls["steps"].value = 3
+    assert "gave no result" in made.look.status.value
 
 
 def test_without_ipywidgets_the_error_names_what_to_install(monkeypatch):
