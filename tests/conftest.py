@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No example may fail for being slow: the machines that run this are shared.
+settings.register_profile("kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kit")
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that `helpers` can be imported here and in workers
 
