@@ -96,8 +96,9 @@ def edition(source, *, solved: bool):
     for number, cell in enumerate(made.cells):
         if "solution" in cell.metadata.get("tags", ()) and not solved:
             cell.source = f"{cell.source.partition(TURN)[0].rstrip()}\n{TURN}\n...".lstrip()
-        if not solved and cell.cell_type == "code":
-            cell.source = cell.source.replace("../", "../../")  # one folder further down
+        if not solved:  # this edition lies one folder further down
+            old, new = ("../", "../../") if cell.cell_type == "code" else ("](images/", "](../images/")
+            cell.source = cell.source.replace(old, new)
         # Ids that do not change from build to build keep the diff of a notebook to what did.
         cell.id = hashlib.blake2b(f"{number}{cell.source}".encode(), digest_size=4).hexdigest()
     return made

@@ -80,6 +80,9 @@ def test_a_stored_notebook_is_what_a_reader_can_use(path):
     assert build.WIDGET not in text
     for bad in ("/root/", "/home/", "/work/", "/tmp/", "Traceback (most recent call last)", "FigureWidget"):
         assert bad not in text, bad
+    prose = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", prose):
+        assert (path.parent / picture).is_file(), picture
     for cell in notebook.cells:
         assert set(cell.metadata) <= {"tags"}
         for output in cell.get("outputs", ()):
