@@ -26,6 +26,7 @@ from kit.model import Model, read
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
 from kit.record import Provenance, digest, run_stage
+from kit.samples import sample_name
 
 VERSION = 1
 _PROBE_BYTES = 64_000_000  # inputs and outputs kept to compare by
@@ -261,7 +262,7 @@ def _measure(model: Model, samples: Sequence, options: CalibrateOptions, folder:
     for number, part in enumerate(parts):
         with exposed(network, model, part, threads=options.threads) as run:
             for at in range(len(samples)):
-                name = _sample_name(samples, at)
+                name = sample_name(samples, at)
                 report(Tick(number * len(samples) + at, total, "calibrating"))
                 if at in skipped:
                     continue
@@ -293,7 +294,7 @@ def _result(model: Model, network: Network, histograms: dict[str, Histogram], fa
         statistics, names=np.array(names), numbers=np.stack([histograms[n].numbers() for n in names]),
         lengths=np.array([len(histograms[n].counts) for n in names]),
         counts=np.concatenate([histograms[n].counts for n in names]))
-    left_out = tuple(_sample_name(samples, at) for at in sorted(skipped))
+    left_out = tuple(sample_name(samples, at) for at in sorted(skipped))
     return Calibration(
         model=model.digest(), model_name=model.path.name, statistics=statistics, probe=_save_probes(kept, folder),
         samples=len(samples) - len(skipped), samples_digest=digest(samples),
@@ -368,11 +369,6 @@ def _check_first_pass(number: int, fault: Fault) -> None:
     if number:
         raise BadInput(f"Sample {fault}. It was counted in an earlier pass, so it cannot be left out any more.",
                        remedy="calibrate with passes=1, or remove the sample")
-
-
-def _sample_name(samples: Sequence, at: int) -> str:
-    items = getattr(samples, "items", None)
-    return items[at].name if isinstance(items, tuple) else f"sample {at}"
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,11 +21,12 @@ from kit.errors import BadInput, UnsupportedModel
 from kit.evidence.entries import versions
 from kit.inspection.graph import graph_of, onnx_source
 from kit.int8.processor import this_processor
-from kit.model import Model, external_files, read
+from kit.model import Model, external_files, operator_counts, read
 from kit.need import need
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
 from kit.record import Provenance, run_stage
+from kit.samples import generated
 
 VERSION = 1
 EXTERNAL = 1_500_000_000  # bytes: protobuf stops at 2 GB, and the optimised graph may be larger than the source
@@ -192,7 +192,7 @@ def _compile(source: Model, name: str, folder: Path, options: CompileOptions, re
     path = folder / f"{name}.onnx"
     report(Tick(0, 3, f"rewriting the graph, level {options.level}"))
     _optimise(source, path, options.level, providers)
-    before, after = _operators(source.path), _operators(path)
+    before, after = (dict(sorted(operator_counts(p).items())) for p in (source.path, path))
     portable = not any(label.startswith(NCHWC) for label in after)
     settings = SessionSettings(options.threads, providers, "all" if portable else "none", options.spinning)
     made = source.derived(path, "compile", f"ONNX Runtime graph optimisation, level {options.level}")
@@ -250,18 +250,12 @@ def _keep_metadata(source: Model, path: Path) -> None:
         onnx.save(proto, str(path))
 
 
-def _operators(path: Path) -> dict[str, int]:
-    nodes = read(path, weights=False).graph.node
-    counts = Counter(f"{n.domain}::{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in nodes)
-    return dict(sorted(counts.items()))
-
-
 def _parity(source: Model, made: Model, sizes: dict[str, tuple[int, ...]], settings: SessionSettings,
             options: CompileOptions, quantized: bool) -> tuple[TensorParity, ...]:
     """One after the other, so that a large model is in memory once."""
     from kit.runner import open_runner
 
-    feeds = [generated_feed(source, sizes, seed) for seed in range(options.checks)]
+    feeds = [generated(source.inputs, sizes, seed) for seed in range(options.checks)]
     # A quantized model computes in float when nothing is rewritten and in integers afterwards. That difference is the
     # runtime's, not this stage's: so such a source is run at the level it is compiled to.
     level = options.level if quantized else "none"
@@ -280,19 +274,6 @@ def _parity(source: Model, made: Model, sizes: dict[str, tuple[int, ...]], setti
     for left, right in zip(*answers, strict=True):
         compared.add(left, right)
     return compared.result()
-
-
-def generated_feed(model: Model, sizes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Any]:
-    """Numbers of the right type and shape: standard normal for floats, 0 and 1 for everything else."""
-    import numpy as np
-
-    random = np.random.default_rng(seed)
-    feed = {}
-    for spec in model.inputs:
-        shape = sizes[spec.name]
-        numbers = random.standard_normal(shape) if spec.dtype.startswith("float") else random.integers(0, 2, shape)
-        feed[spec.name] = np.asarray(numbers).astype(spec.dtype)
-    return feed
 
 
 def _notes(options: CompileOptions, portable: bool, quantized: bool) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ is let go of after its description is read.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,12 @@ def external_files(path: Path, proto: Any = None) -> list[Path]:
     names = {entry.value for tensor in _tensors(proto.graph) for entry in tensor.external_data
              if entry.key == "location"}
     return [path.parent / name for name in sorted(names)]
+
+
+def operator_counts(path: Path) -> dict[str, int]:
+    """How often each operator occurs in a file's main graph; those of other domains as ``domain::Operator``."""
+    nodes = read(path, weights=False).graph.node
+    return dict(Counter(f"{n.domain}::{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in nodes))
 
 
 def _tensors(graph: Any):

@@ -23,6 +23,7 @@ from typing import Literal
 from kit import worker
 from kit.card import Card, Table, bytes_text
 from kit.errors import MissingTool, unknown
+from kit.int8.processor import cpu_facts, flags_in
 
 # need -> (distribution, module to import); "a|b" means that either distribution will do.
 NEEDS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -258,12 +259,7 @@ def require(framework: str, *distributions: str) -> tuple[dict[str, str], list[P
 
 def cpu_features() -> tuple[str, ...]:
     """Those of ``FEATURES`` that this processor says it has (Linux only; empty elsewhere)."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ()
-    line = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
-    flags = set(line.partition(":")[2].split())
+    flags = flags_in(cpu_facts())
     return tuple(name for name in FEATURES if name in flags)
 
 

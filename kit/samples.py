@@ -5,7 +5,7 @@ Two runs that prepare their inputs differently cannot be compared; so no stage t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import numpy as np
 
 from kit.card import Card
 from kit.errors import BadInput
+from kit.model import TensorSpec
 from kit.need import need
 from kit.record import digest
 
@@ -217,6 +218,29 @@ class Samples(Card, Sequence):
     def preview(self, at: int = 0) -> np.ndarray:
         """What the model sees of one sample, back as a picture: uint8 [h, w, 3], RGB."""
         return self.preprocess.picture(self[at][self.input])
+
+
+def sample_name(samples: Any, at: int) -> str:
+    """A sample's own name, or its number where ``samples`` is a plain sequence of feeds."""
+    items = getattr(samples, "items", None)
+    return items[at].name if isinstance(items, tuple) else f"sample {at}"
+
+
+def generated(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+    """Made-up inputs: normal floats, integers of 0 and 1 (valid as indices), booleans.
+
+    Returns:
+        Arrays of ``shapes``, in the types of ``specs``.
+    """
+    random = np.random.default_rng(seed)
+    feed = {}
+    for spec in specs:
+        shape = shapes[spec.name]
+        if spec.dtype.startswith("float"):
+            feed[spec.name] = random.standard_normal(shape).astype(spec.dtype)
+        else:
+            feed[spec.name] = random.integers(0, 2, shape).astype(spec.dtype)
+    return feed
 
 
 def crop(image: np.ndarray, quad: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.card import Table, bytes_text
+from kit.model import operator_counts
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def _operators(own: list[Any]) -> Iterator[Table]:
         counts = getattr(result, "operators_onnx", None) or getattr(result, "operators_after", None)
         if counts or hasattr(getattr(result, "model", None), "opset"):
             column = stage if stage not in columns else f"{stage} {sum(c.startswith(stage) for c in columns) + 1}"
-            columns[column] = counts or _count(result.model.path)
+            columns[column] = counts or (
+                operator_counts(result.model.path) if result.model.path.is_file() else {})
     audit = next((r for r in reversed(own) if hasattr(r, "findings") and hasattr(r, "operators")), None)
     states = {row.operator: row.state for row in audit.operators if hasattr(row, "state")} if audit else {}
     if audit and not columns:
@@ -174,16 +176,6 @@ def _operators(own: list[Any]) -> Iterator[Table]:
         yield Table("ONNX operators, stage by stage", ("operator", *columns, *last), tuple(
             (name, *(counts.get(name, 0) or "-" for counts in columns.values()),
              *((states.get(name, "-"),) if audit else ())) for name in names))
-
-
-def _count(path: Path) -> dict[str, int]:
-    """How many nodes of each operator an ONNX file has."""
-    from collections import Counter
-
-    from kit.model import read
-
-    nodes = read(path, weights=False).graph.node if path.is_file() else ()
-    return dict(Counter(f"{n.domain}::{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in nodes))
 
 
 def warnings_of(name: str, own: list[Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from kit.evidence import bootstrap
 from kit.evidence.entries import Entry
 from kit.evidence.verdict import Change, SampleRow, StageRow, Verdict, decibels
 from kit.progress import Report, part, track
+from kit.samples import sample_name
 
 if TYPE_CHECKING:
     from kit.verification import Task, VerifyOptions
@@ -58,7 +59,7 @@ def run_stages(made: Sequence[Entry], samples: Any, chosen: Sequence[int], optio
         heard.append(_listen(entry, samples, chosen, options, task, store, not heard, part(report, entry.name)))
     floor = _noise_floor(made[0], samples, chosen, options, store, report) if options.noise_floor else ()
     shutil.rmtree(store)  # scaffolding: no part of the result
-    names = [_sample_name(samples, at) for at in chosen]
+    names = [sample_name(samples, at) for at in chosen]
     draws = [_resampled(stage, task, options) for stage in heard]
     rows: list[StageRow] = []
     for at in range(len(heard)):
@@ -81,7 +82,7 @@ def _listen(entry: Entry, samples: Any, chosen: Sequence[int], options: VerifyOp
             if first:
                 np.savez(store / f"{n}.npz", **{f"{i:03d} {k}": a for i, (k, a) in enumerate(outputs.items())})
             else:
-                with entry.naming(f" on {_sample_name(samples, at)}"):
+                with entry.naming(f" on {sample_name(samples, at)}"):
                     outputs = _compared(heard, parity, load(store / f"{n}.npz"), outputs)
             _notice(heard, n, feed, outputs)
             if task:
@@ -99,7 +100,7 @@ def _outputs(entry: Entry, runner: Any, samples: Any, chosen: Sequence[int], rep
              ) -> Iterator[tuple[int, int, Outputs, Outputs]]:
     for n, at in enumerate(track(chosen, report, note="running")):
         feed = samples[at]
-        with entry.naming(f" on {_sample_name(samples, at)}"):
+        with entry.naming(f" on {sample_name(samples, at)}"):
             outputs = runner(feed)
         if not isinstance(outputs, dict) or not outputs:
             raise BadInput(f"{entry.name!r} answered with {type(outputs).__name__}, not with named outputs.",
@@ -296,11 +297,6 @@ def _stuck(stage: Heard, first: Heard | None) -> list[str]:
 
 def _some(at: list[int], names: list[str], limit: int = 3) -> str:
     return ", ".join(names[n] for n in at[:limit]) + (f" and {len(at) - limit} more" if len(at) > limit else "")
-
-
-def _sample_name(samples: Any, at: int) -> str:
-    items = getattr(samples, "items", None)
-    return items[at].name if isinstance(items, tuple) else f"sample {at}"
 
 
 def _sample_row(n: int, at: int, name: str, heard: list[Heard], task: Task | None) -> SampleRow:

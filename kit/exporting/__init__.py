@@ -24,7 +24,6 @@ from kit.exporting.result import Exported, unsupported_table
 from kit.exporting.specs import (
     SPARE_TRIALS,
     LayerSource,
-    generated,
     layer_source,
     named,
     parse_axes,
@@ -37,7 +36,7 @@ from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, part, silent
 from kit.record import run_stage
 from kit.runner import open_runner
-from kit.samples import Samples
+from kit.samples import Samples, generated
 from kit.source import Source, recognise
 
 __all__ = ["ExportOptions", "Exported", "Unsupported", "export", "unsupported_table"]

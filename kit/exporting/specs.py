@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kit.errors import BadInput, unknown
 from kit.model import TensorSpec
 
@@ -173,23 +171,6 @@ def _no_duplicates(names: list[str], what: str) -> None:
     for name in names:
         if names.count(name) > 1:
             raise BadInput(f"{name!r} is named twice in {what}.", remedy="name each input once")
-
-
-def generated(specs: Sequence[TensorSpec], shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
-    """Made-up inputs: normal floats, integers of 0 and 1 (valid as indices), booleans.
-
-    Returns:
-        Arrays of ``shapes``, in the types of ``specs``.
-    """
-    random = np.random.default_rng(seed)
-    feed = {}
-    for spec in specs:
-        shape = shapes[spec.name]
-        if spec.dtype.startswith("float"):
-            feed[spec.name] = random.standard_normal(shape).astype(spec.dtype)
-        else:
-            feed[spec.name] = random.integers(0, 2, shape).astype(spec.dtype)
-    return feed
 
 
 #: Batch, first and second dynamic side of made-up inputs. Two of different sizes, so that a frozen one is found;

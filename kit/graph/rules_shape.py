@@ -6,7 +6,7 @@ can be mixed. Without a wish, axes that have no usable name (unnamed, "?", -1) g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from kit.errors import BadInput, unknown
@@ -85,13 +85,7 @@ def _fix_blocked(value: ir.Value, setting: Setting) -> str:
 
 
 def _fix(value: ir.Value, setting: Setting) -> str:
-    import onnx_ir as ir
-
-    wanted = _fixes(value, setting)
-    new = [wanted.get(at, have) for at, have in enumerate(dims(value))]
-    value.shape = ir.Shape(new)
-    infer_again(setting.model)
-    return f"input {value.name} is {_text(new)} now"
+    return _set_axes(value, setting, _fixes(value, setting))
 
 
 def _new_names(value: ir.Value, setting: Setting) -> dict[int, str]:
@@ -121,9 +115,12 @@ def _name_blocked(value: ir.Value, setting: Setting) -> str:
 
 
 def _name(value: ir.Value, setting: Setting) -> str:
+    return _set_axes(value, setting, _new_names(value, setting))
+
+
+def _set_axes(value: ir.Value, setting: Setting, wanted: Mapping[int, int | str]) -> str:
     import onnx_ir as ir
 
-    wanted = _new_names(value, setting)
     new = [wanted.get(at, have) for at, have in enumerate(dims(value))]
     value.shape = ir.Shape(new)
     infer_again(setting.model)

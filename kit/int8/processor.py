@@ -29,16 +29,28 @@ def this_processor() -> Processor:
     machine = platform.machine().lower()
     family = "x86" if machine in ("x86_64", "amd64", "i686", "x86") else "arm" if machine in (
         "arm64", "aarch64") or machine.startswith("arm") else "other"
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    facts = cpu_facts()
+    if not facts:
         return Processor(platform.processor() or machine, family, None)
-    facts = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    flags = facts.get("flags", facts.get("Features", "")).split()
+    flags = flags_in(facts)
     name = facts.get("model name") or platform.processor() or machine
     vnni = any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8")) if family == "x86" else None
     return Processor(name, family, vnni)
+
+
+def cpu_facts() -> dict[str, str]:
+    """What the system says of its first processor (Linux only; empty elsewhere)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    lines = (line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in lines}
+
+
+def flags_in(facts: dict[str, str]) -> list[str]:
+    """The instruction sets among ``cpu_facts``: x86 calls them flags, ARM Features."""
+    return facts.get("flags", facts.get("Features", "")).split()
 
 
 @dataclass(frozen=True)

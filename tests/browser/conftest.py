@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from .servers import stop
+
 HERE = Path(__file__).parent
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]
@@ -71,11 +73,7 @@ def lab(tmp_path_factory):
         _wait_for(address, server, home / "server.log")
         yield address, work
     finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
+        stop(server)
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:

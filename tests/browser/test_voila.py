@@ -16,6 +16,8 @@ pytest.importorskip("playwright.sync_api")
 pytest.importorskip("voila")
 from playwright.sync_api import expect
 
+from .servers import stop
+
 pytestmark = pytest.mark.browser
 
 HERE = Path(__file__).parent
@@ -50,11 +52,7 @@ def page(tmp_path, chromium):
         yield opened
         opened.close()
     finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
+        stop(server)
 
 
 def _wait_for(port: int, server: subprocess.Popen, log: Path) -> None:

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from kit.errors import BadInput
 from kit.exporting.specs import (
     LayerSource,
-    generated,
     layer_source,
     named,
     parse_axes,
@@ -16,6 +15,7 @@ from kit.exporting.specs import (
     trial_shapes,
 )
 from kit.model import TensorSpec
+from kit.samples import generated
 
 X = TensorSpec("x", "float32", ("?", 3, "?", "?"))
 
