@@ -35,7 +35,7 @@ $(VENV)/.made:
 
 $(VENV)/.ocr: $(PINS) | $(VENV)/.made
 	@echo "Installing what the OCR walkthrough needs into $(VENV) (about 0.5 GB to download) ..."
-	$(PIP) -e ".[paddle,ocr,ui]"
+	$(PIP) -e ".[paddle,ocr,openvino,ui]"
 	$(PIP) --no-deps $(PPOCR)
 	touch $@
 

@@ -1,7 +1,9 @@
 """Guesses and exercises answer in plain words."""
 
+import numpy as np
 import pytest
 
+import kit
 from kit import teach
 from kit.charts.chart import Chart
 
@@ -82,3 +84,10 @@ def test_show_gives_the_task_or_draws_the_answer():
                               picture=lambda answer: Chart(go.Figure(go.Scatter(y=answer)), f"line of {answer}"))
     assert "Draw &lt;a&gt; line." in exercise.show().html()
     assert exercise.show([1, 2]).alt == "line of [1, 2]"
+
+
+def test_the_passing_model_passes_its_input_on_and_cuts_off_what_is_negative(tmp_path):
+    model = teach.passing_model(tmp_path / "new" / "toy.onnx", shape=(1, 1, 2, 2))
+    values = np.float32([[[[1, -2], [3, 0]]]])
+    with kit.open_runner(model) as runner:
+        np.testing.assert_array_equal(runner({"x": values})["z"], np.maximum(values, 0))

@@ -66,7 +66,7 @@ def write(network: Network, ranges: Mapping[str, tuple[float, float]], nodes: Co
     given = {name: calibrate.TensorData(lowest=np.float32(low), highest=np.float32(high))
              for name, (low, high) in _all_ranges(network, ranges).items()}
     try:
-        with _quiet():
+        with quiet():
             quantizer = tool.QDQQuantizer(
                 proto, recipe.per_channel, recipe.reduce_range, kinds.QInt8,
                 kinds.QUInt8 if recipe.activation == "uint8" else kinds.QInt8, given, list(nodes), [],
@@ -106,7 +106,7 @@ def _overrides(network: Network, nodes: list[Any], recipe: Recipe) -> dict[str, 
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """The quantizer logs what our own result says better."""
     logger = logging.getLogger()
     level = logger.level
