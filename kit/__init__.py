@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {  # public name -> the module that defines it
     "export": "exporting", "ExportOptions": "exporting", "Exported": "exporting",
     "audit": "operators", "AuditOptions": "operators", "Audit": "operators",
     "fix": "graph", "FixOptions": "graph", "Fixed": "graph",
     "calibrate": "calibration", "CalibrateOptions": "calibration", "Calibration": "calibration",
+    "merge_calibrations": "calibration", "forecast": "forecasting", "Forecast": "forecasting",
+    "equalize": "equalization", "EqualizeOptions": "equalization", "Equalized": "equalization",
     "quantize": "quantization", "QuantizeOptions": "quantization", "Quantized": "quantization",
+    "read_quantized": "quantized_file",
     "sensitivity": "layers", "SensitivityOptions": "layers", "suggest_float": "layers", "layer_errors": "layers",
     "why_not_faster": "int8.integer_kernels",
+    "search": "searching", "SearchOptions": "searching", "Found": "searching",
     "compile": "compilation", "CompileOptions": "compilation", "Compiled": "compilation",
     "verify": "verification", "VerifyOptions": "verification", "Verdict": "verification",
     "benchmark": "benchmarking", "BenchmarkOptions": "benchmarking", "Benchmark": "benchmarking",

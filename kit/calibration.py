@@ -1,15 +1,17 @@
 """Measure what a model's tensors hold, so that INT8 can resolve it: one pass, memory that does not grow with samples.
 
-Every float tensor that quantization may need is made an output of the graph; ONNX Runtime runs sample by sample, and
-each tensor's values go into a histogram (``kit.int8.histogram``) and are let go. Ranges by any method come from the
-histograms afterwards; the model is not run again.
+Every float tensor that quantization may need is made an output of the graph, which runs part by part
+(``kit.int8.parts``); each tensor's values are counted (``kit.int8.collector``) and let go. Ranges by any method come
+from the histograms afterwards; the model is not run again. The counts are the same bytes for any order of the samples,
+any split into batches, any merge of partial runs, and after any interruption.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,16 +21,22 @@ import numpy as np
 from kit.card import Card, Table
 from kit.errors import BadInput, StaleResult, UnsupportedModel, unknown
 from kit.int8 import ranges as methods
-from kit.int8.exposed import exposed
+from kit.int8.arrays import load_arrays, save_arrays
+from kit.int8.budget import Budget, budget, memory_limit
+from kit.int8.collector import Channels, Collector
 from kit.int8.histogram import Histogram
+from kit.int8.measuring import Fault, Identities, Measured, Setup, channel_axes, identify, measure, probe_file
 from kit.int8.quantizable import Network, prepare
-from kit.model import Model, read
+from kit.model import Model
 from kit.options import Help, Options, Range, expect
-from kit.progress import Report, Tick, silent
-from kit.record import Provenance, digest, run_stage
-from kit.samples import sample_name
+from kit.progress import Report, silent
+from kit.record import Provenance, fingerprint, run_stage, runs_folder
+from kit.runner import check_feeds
+from kit.weights_file import read_light
 
-VERSION = 1
+__all__ = ["CalibrateOptions", "Calibration", "Fault", "TensorStatistics", "calibrate", "merge_calibrations"]
+
+VERSION = 2
 _PROBE_BYTES = 64_000_000  # inputs and outputs kept to compare by
 
 
@@ -41,11 +49,20 @@ class CalibrateOptions(Options):
         Literal["refuse", "skip", "count"],
         Help("NaN or infinity in a sample: stop and say where, leave the sample out, or count them and go on"),
     ] = "refuse"
-    passes: Annotated[int, Range(1, 16), Help("measure the tensors in so many parts: less memory, more time")] = 1
+    passes: Annotated[
+        int, Range(0, 64), Help("run the model in so many parts, which saves memory; 0 lets the forecast choose")
+    ] = 0
     probes: Annotated[
         int, Range(0, 32), Help("samples kept with the float answer, by which INT8 settings are compared")
     ] = 8
-    threads: Annotated[int, Range(1, 64), Help("processor cores to use")] = 2
+    threads: Annotated[int, Range(1, 64), Help("samples run and counted at a time, each on a processor core")] = 2
+    histograms: Annotated[
+        bool, Help("off: extremes alone, for the range method minmax; quicker")
+    ] = True
+    memory_limit_mb: Annotated[
+        int, Range(0, 1_000_000), Help("stop before this process takes more; 0 for most of what is free")
+    ] = 0
+    seconds: Annotated[int, Range(0, 1_000_000), Help("stop after so many seconds; 0 for no limit")] = 0
 
 
 @dataclass(frozen=True)
@@ -76,29 +93,13 @@ class TensorStatistics:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Values that are not finite: the first node that made them, and the sample it was given."""
-
-    sample: str
-    tensor: str
-    node: str
-    operator: str
-    nan: int
-    infinite: int
-
-    def __str__(self) -> str:
-        made = f"{self.operator} node {self.node!r} made" if self.node else "its input holds"
-        return f"{self.sample}: {made} {self.nan} NaN and {self.infinite} infinite values in {self.tensor!r}"
-
-
-@dataclass(frozen=True)
 class Calibration(Card):
     """What the tensors of a model hold, over the calibration samples.
 
     Attributes:
         model: digest of the model that was run.
         model_name: its file's name.
-        statistics: histograms of all tensors (.npz).
+        statistics: what all tensors held (.npz): equal bytes for equal data, however they came.
         probe: inputs and float outputs of a few samples (.npz); None when none were kept.
         samples: how many samples were counted.
         samples_digest: of the samples and their preprocessing.
@@ -106,6 +107,10 @@ class Calibration(Card):
         faults: samples that held values which are not finite.
         left_out: names of the samples that were left out.
         notes: sentences for the reader.
+        complete: every sample was counted. A calibration that was stopped can be used; the next call goes on with it.
+        stopped: why it ended early, "" when it did not.
+        with_histograms: there are histograms, not extremes alone.
+        sample_names: digest of each sample -> its name.
     """
 
     model: str
@@ -118,11 +123,21 @@ class Calibration(Card):
     faults: tuple[Fault, ...] = ()
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    complete: bool = True
+    stopped: str = ""
+    with_histograms: bool = True
+    sample_names: dict[str, str] = field(default_factory=dict, repr=False)
     provenance: Provenance | None = field(default=None, compare=False)
 
     def histograms(self) -> dict[str, Histogram]:
-        """The histogram of every tensor measured."""
-        return dict(_histograms(str(self.statistics), self.statistics.stat().st_mtime_ns))
+        """The histogram of every tensor measured.
+
+        Raises:
+            BadInput: only extremes were kept.
+        """
+        if not self.with_histograms:
+            raise _extremes_only("There are no histograms")
+        return {name: watched.histogram for name, watched in self._state().tensors.items()}  # type: ignore[misc]
 
     def histogram(self, tensor: str) -> Histogram:
         """The histogram of one tensor.
@@ -139,10 +154,39 @@ class Calibration(Card):
         """``(low, high)`` of every tensor by a method of ``kit.int8.ranges``; empty tensors are left out.
 
         Raises:
-            BadInput: unknown method.
+            BadInput: unknown method, or only extremes were kept and the method needs more.
         """
+        if not self.with_histograms and method in methods.METHODS:
+            if method != "minmax":
+                raise _extremes_only(f"Ranges by {method} need histograms")
+            return {t.name: (min(t.minimum, 0.0), max(t.maximum, 0.0)) for t in self.tensors if t.elements}
         return {name: methods.choose(histogram, method, percentile=percentile)
                 for name, histogram in self.histograms().items() if histogram.elements}
+
+    def channels(self, tensor: str) -> Channels:
+        """Extremes and exact means of each channel of a tensor that a node with weights reads or makes.
+
+        Raises:
+            BadInput: no such tensor, or its channels were not measured; names the closest.
+        """
+        kept = {name: watched for name, watched in self._state().tensors.items() if watched.width > 0}
+        if tensor not in kept:
+            raise unknown("tensor with measured channels", tensor, kept, self.model_name)
+        found = kept[tensor].channels()
+        assert found
+        return found
+
+    def sample_maxima(self, tensor: str) -> dict[str, float]:
+        """The largest finite magnitude of a tensor in each sample, by the sample's name, in the order of samples.
+
+        Raises:
+            BadInput: no such tensor; names the closest.
+        """
+        kept = self._state().tensors
+        if tensor not in kept:
+            raise unknown("calibrated tensor", tensor, kept, self.model_name)
+        found = kept[tensor].maxima
+        return {name: found[key] for key, name in self.sample_names.items() if key in found}
 
     def probes(self) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """Feeds and float outputs of the samples kept to compare by."""
@@ -165,13 +209,18 @@ class Calibration(Card):
                 f"This calibration belongs to another model ({self.model_name}); {model.path.name} has other weights "
                 "or another graph.", remedy="calibrate this model, or quantize the model that was calibrated")
 
+    def _state(self) -> Collector:
+        return _collector(str(self.statistics), self.statistics.stat().st_mtime_ns)
+
     def title(self) -> str:
-        return f"{len(self.tensors)} tensors of {self.model_name} measured over {self.samples} samples"
+        early = "" if self.complete else f", stopped early: {self.stopped}"
+        return f"{len(self.tensors)} tensors of {self.model_name} measured over {self.samples} samples{early}"
 
     def facts(self) -> dict[str, object]:
         values = sum(t.elements for t in self.tensors)
         widest = max(self.tensors, key=lambda t: t.maximum - t.minimum)
-        coarse = [t.name for t in self.tensors if t.occupied < 64 and t.maximum > t.minimum]
+        coarse = [t.name for t in self.tensors if t.occupied < 64 and t.maximum > t.minimum
+                  and self.with_histograms]
         return {
             "values seen": f"{values:,}",
             "widest range": f"{widest.minimum:.4g} to {widest.maximum:.4g} in {widest.name!r}",
@@ -215,12 +264,96 @@ def calibrate(
     model = model_of(model)
     check_samples(samples)
     samples = samples[: options.samples]
+    who = identify(samples, options.threads)
+    folder = runs_folder(runs) / short_name(model)
+    inputs = {"model": _Known(model.digest()), "samples": _Known(who.digest)}
+    # How fast and how far does not change the counts: a run may go on with other limits.
+    key = fingerprint(VERSION, inputs, options.bad_values, options.probes, options.histograms)
+    partial = folder / f".calibrate-{key}.partial"
 
-    def work(folder: Path, report: Report) -> Calibration:
-        return _measure(model, samples, options, folder, report)
+    def work(place: Path, report: Report) -> Calibration:
+        setup = _setup(model, samples[0], options)
+        measured = measure(setup, samples, who, partial, report)
+        if measured.stopped:
+            raise _Stopped(setup, measured)
+        return _result(setup, measured, who, place, partial)
 
-    return run_stage("calibrate", Calibration, work, options=options, inputs={"model": model, "samples": samples},
-                     name=short_name(model), version=VERSION, runs=runs, report=report)
+    def stage(work: Any, **more: Any) -> Calibration:
+        return run_stage("calibrate", Calibration, work, options=options, inputs={**inputs, **more},
+                         name=short_name(model), version=VERSION, runs=runs, report=report)
+
+    try:
+        found = stage(work)
+    except _Stopped as stopped:
+        setup, measured = stopped.args
+        # Under a name of its own: the next call shall not take it for the whole.
+        return stage(lambda place, report: _result(setup, measured, who, place, partial), stopped=measured.stopped,
+                     counted=measured.done)
+    shutil.rmtree(partial, ignore_errors=True)
+    return found
+
+
+def merge_calibrations(calibrations: Iterable[Calibration], *, runs: Path | str | None = None,
+                       report: Report = silent) -> Calibration:
+    """Put calibrations of parts of the samples together; the statistics are those of calibrating all at once.
+
+    Args:
+        calibrations: of the same model, with the same options, of different samples.
+        runs: where results are kept.
+        report: hears the progress.
+
+    Raises:
+        BadInput: none are given, or two hold the same sample.
+        StaleResult: they are of different models, or keep different things.
+    """
+    parts = list(calibrations)
+    if not parts:
+        raise BadInput("There are no calibrations to merge.", remedy="give at least one")
+    first = parts[0]
+    for other in parts[1:]:
+        if other.model != first.model:
+            raise StaleResult(f"{other.model_name} and {first.model_name} are different models.",
+                              remedy="merge calibrations of the same model")
+    seen: dict[str, str] = {}
+    for at, part in enumerate(parts):
+        for key, name in part.sample_names.items():
+            if key in seen:
+                raise BadInput(f"{name!r} was counted by two of the calibrations ({seen[key]!r} in the other).",
+                               remedy="calibrate different samples, so that none counts twice")
+            seen[key] = name if name not in seen.values() else f"{name} of part {at}"
+
+    def work(place: Path, report: Report) -> Calibration:
+        merged = Collector.load(first.statistics)
+        for part in parts[1:]:
+            merged.merge(Collector.load(part.statistics))
+        merged.save(place / "statistics.npz")
+        about = {t.name: t for t in first.tensors}
+        return dataclasses.replace(
+            first, statistics=place / "statistics.npz", probe=_merge_probes(parts, place),
+            samples=sum(p.samples for p in parts), samples_digest=fingerprint(sorted(seen)),
+            tensors=tuple(_describe(about[n].node, about[n].operator, n, w) for n, w in merged.tensors.items()),
+            faults=tuple(f for p in parts for f in p.faults), left_out=tuple(n for p in parts for n in p.left_out),
+            notes=tuple(dict.fromkeys([f"{len(parts)} calibrations merged.", *(n for p in parts for n in p.notes)])),
+            complete=all(p.complete for p in parts), stopped="; ".join(p.stopped for p in parts if p.stopped),
+            sample_names=seen, provenance=None)
+
+    return run_stage("calibrate", Calibration, work, options=None, inputs={
+        f"part {at}": [part.statistics, part.probe or ""] for at, part in enumerate(parts)},
+        name=first.model_name.split(".")[0], version=VERSION, runs=runs, report=report)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Something whose digest is known already."""
+
+    value: str
+
+    def digest(self) -> str:
+        return self.value
+
+
+class _Stopped(Exception):
+    """The guard ended a run early; carries what was found."""
 
 
 def model_of(thing: Any) -> Model:
@@ -247,93 +380,101 @@ def short_name(model: Model) -> str:
     return model.path.name.split(".")[0]
 
 
-def _measure(model: Model, samples: Sequence, options: CalibrateOptions, folder: Path, report: Report) -> Calibration:
-    network = Network(prepare(read(model.path, weights=False), model.path.name), model.path.name)
+def network_of(model: Model) -> tuple[Network, dict[str, int]]:
+    """A model's prepared graph, and the tensors to measure with the axis of their channels.
+
+    Raises:
+        UnsupportedModel: opset below 13, quantized already, or nothing to quantize.
+    """
+    network = Network(prepare(read_light(model.path), model.path.name), model.path.name)
     tensors = network.measured()
     if not tensors:
         raise UnsupportedModel(f"{model.path.name} has no float32 node that could become INT8.",
                                remedy="leave it as it is; kit.audit lists its operators")
-    histograms = {name: Histogram() for name in tensors}
-    parts = [tensors[at :: options.passes] for at in range(min(options.passes, len(tensors)))]
-    total, faults, kept, skipped = len(samples) * len(parts), [], [], set()
-    # Spread over all samples: neighbours in a folder are often alike.
-    count = min(options.probes, len(samples))
-    probes = {at * len(samples) // count for at in range(count)}
-    for number, part in enumerate(parts):
-        with exposed(network, model, part, threads=options.threads) as run:
-            for at in range(len(samples)):
-                name = sample_name(samples, at)
-                report(Tick(number * len(samples) + at, total, "calibrating"))
-                if at in skipped:
-                    continue
-                feeds = dict(samples[at])
-                answers = {**feeds, **run(feeds)}
-                fault = _first_fault(network, part, answers, name)
-                if fault:
-                    _refuse_or_note(fault, options, faults)
-                    if options.bad_values == "skip":
-                        _check_first_pass(number, fault)
-                        skipped.add(at)
-                        continue
-                if number == 0 and at in probes:
-                    kept.append((feeds, {key: answers[key] for key in network.outputs}))
-                for tensor in part:
-                    histograms[tensor].add(answers.pop(tensor) if tensor not in feeds else answers[tensor])
-    report(Tick(total, total, "calibrating"))
-    if len(skipped) == len(samples):
+    return network, channel_axes(network, tensors)
+
+
+def plan(model: Model, network: Network, axes: dict[str, int], feeds: Mapping[str, np.ndarray],
+         options: CalibrateOptions) -> Budget:
+    """In how many parts and threads a model will be run.
+
+    Raises:
+        BadInput: the first sample does not fit.
+        UnsupportedModel: it would take more memory than there is.
+    """
+    return budget(network, model, axes, check_feeds(feeds, model.inputs, model.path.name), parts=options.passes,
+                  workers=options.threads, limit=memory_limit(options.memory_limit_mb), histograms=options.histograms)
+
+
+def _setup(model: Model, feeds: Mapping[str, np.ndarray], options: CalibrateOptions) -> Setup:
+    network, axes = network_of(model)
+    chosen = plan(model, network, axes, feeds, options)
+    return Setup(network, model, axes, chosen.sizes, chosen.parts, chosen.workers, options.bad_values,
+                 options.histograms, options.probes, memory_limit(options.memory_limit_mb), options.seconds)
+
+
+def _result(setup: Setup, measured: Measured, who: Identities, folder: Path, partial: Path) -> Calibration:
+    network, model, collector = setup.network, setup.model, measured.collector
+    if len(measured.skipped) == measured.done and measured.done:
         raise BadInput("Every sample made values that are not finite, so nothing was measured.",
-                       remedy="run one sample through the float model: " + str(faults[0]))
-    return _result(model, network, histograms, faults, kept, skipped, samples, folder)
-
-
-def _result(model: Model, network: Network, histograms: dict[str, Histogram], faults: list[Fault], kept: list,
-            skipped: set[int], samples: Sequence, folder: Path) -> Calibration:
-    statistics = folder / "statistics.npz"
-    names = list(histograms)
-    np.savez_compressed(
-        statistics, names=np.array(names), numbers=np.stack([histograms[n].numbers() for n in names]),
-        lengths=np.array([len(histograms[n].counts) for n in names]),
-        counts=np.concatenate([histograms[n].counts for n in names]))
-    left_out = tuple(sample_name(samples, at) for at in sorted(skipped))
+                       remedy="run one sample through the float model: " + str(measured.faults[0]))
+    collector.save(folder / "statistics.npz")
+    makers = {name: network.producers.get(name) for name in collector.tensors}
+    counted = [at for at in range(measured.done) if at not in set(measured.skipped)]
+    names = {key: name for key, name in who.named().items() if any(key in who.items[at] for at in counted)}
     return Calibration(
-        model=model.digest(), model_name=model.path.name, statistics=statistics, probe=_save_probes(kept, folder),
-        samples=len(samples) - len(skipped), samples_digest=digest(samples),
-        tensors=tuple(_describe(network, name, histograms[name]) for name in names), faults=tuple(faults),
-        left_out=left_out, notes=_notes(network, histograms))
+        model=model.digest(), model_name=model.path.name, statistics=folder / "statistics.npz",
+        probe=_save_probes([probe_file(partial, key) for key in who.spread(setup.probes).values()], folder),
+        samples=len(counted), samples_digest=who.digest,
+        tensors=tuple(_describe(node.name if node else "", node.op_type if node else "input", name,
+                                collector.tensors[name]) for name, node in makers.items()),
+        faults=tuple(measured.faults), left_out=tuple(who.names[at] for at in measured.skipped),
+        notes=_notes(network, collector), complete=not measured.stopped, stopped=measured.stopped,
+        with_histograms=setup.histograms, sample_names=names)
 
 
-def _save_probes(kept: list[tuple[dict, dict]], folder: Path) -> Path | None:
-    arrays, size, count = {}, 0, 0
-    for at, sides in enumerate(kept):
-        found = {f"{at}/{side}/{key}": value for side, part in zip(("in", "out"), sides, strict=True)
-                 for key, value in part.items()}
-        size += sum(array.nbytes for array in found.values())
-        if count and size > _PROBE_BYTES:
-            break
-        arrays.update(found)
-        count += 1
-    if not count:
+def _save_probes(found: Iterable[Path], folder: Path) -> Path | None:
+    paths = [path for path in found if path.is_file()]
+    paths = [path for at, path in enumerate(paths)
+             if not at or sum(p.stat().st_size for p in paths[: at + 1]) <= _PROBE_BYTES]
+    if not paths:
         return None
-    np.savez(folder / "probe.npz", count=np.array(count), **arrays)
+
+    def arrays() -> Iterator[tuple[str, np.ndarray]]:
+        yield "count", np.array(len(paths))
+        for at, path in enumerate(paths):
+            for name, array in load_arrays(path).items():
+                yield f"{at}/{name}", array
+
+    save_arrays(folder / "probe.npz", arrays(), compress=False)
     return folder / "probe.npz"
 
 
-def _describe(network: Network, name: str, histogram: Histogram) -> TensorStatistics:
-    node = network.producers.get(name)
-    seen = histogram.elements
-    return TensorStatistics(
-        name, node.name if node else "", node.op_type if node else "input", seen,
-        histogram.minimum if seen else 0.0, histogram.maximum if seen else 0.0, histogram.occupied, histogram.nan,
-        histogram.infinite)
+def _merge_probes(parts: Sequence[Calibration], folder: Path) -> Path | None:
+    kept = [probe for part in parts for probe in part.probes()]
+    if not kept:
+        return None
+    wanted = max(len(list(part.probes())) for part in parts)
+    kept = [kept[at * len(kept) // wanted] for at in range(wanted)]
+    save_arrays(folder / "probe.npz", [("count", np.array(len(kept))), *(
+        (f"{at}/{side}/{name}", array) for at, sides in enumerate(kept)
+        for side, part in zip(("in", "out"), sides, strict=True) for name, array in part.items())], compress=False)
+    return folder / "probe.npz"
 
 
-def _notes(network: Network, histograms: dict[str, Histogram]) -> tuple[str, ...]:
-    notes = []
-    empty = [name for name, histogram in histograms.items() if not histogram.elements]
+def _describe(node: str, operator: str, name: str, watched: Any) -> TensorStatistics:
+    kept = watched.histogram
+    seen = kept.elements
+    return TensorStatistics(name, node, operator, seen, kept.minimum if seen else 0.0, kept.maximum if seen else 0.0,
+                            kept.occupied, kept.nan, kept.infinite)
+
+
+def _notes(network: Network, collector: Collector) -> tuple[str, ...]:
+    notes, kept = [], {name: watched.histogram for name, watched in collector.tensors.items()}
+    empty = [name for name, found in kept.items() if not found.elements]
     if empty:
         notes.append(f"{len(empty)} tensors never held a value ({', '.join(empty[:3])}): their nodes stay in float.")
-    zero = [name for name, histogram in histograms.items()
-            if histogram.elements and histogram.minimum == histogram.maximum == 0]
+    zero = [name for name, found in kept.items() if found.elements and found.minimum == found.maximum == 0]
     if zero:
         notes.append(f"{len(zero)} tensors are zero for every sample ({', '.join(zero[:3])}).")
     folded = sum(node.op_type == "BatchNormalization" for node in network.nodes)
@@ -342,38 +483,11 @@ def _notes(network: Network, histograms: dict[str, Histogram]) -> tuple[str, ...
     return tuple(notes)
 
 
-def _first_fault(network: Network, part: Sequence[str], answers: Mapping[str, np.ndarray], name: str) -> Fault | None:
-    for tensor in part:  # in topological order, so the first is where it began
-        values = answers[tensor]
-        # One pass: any NaN or infinity makes the sum of the extremes not finite.
-        if not values.size or math.isfinite(float(values.min()) + float(values.max())):
-            continue
-        node = network.producers.get(tensor)
-        nan = int(np.isnan(values).sum())
-        return Fault(name, tensor, node.name if node else "", node.op_type if node else "", nan,
-                     int(np.isinf(values).sum()))
-    return None
-
-
-def _refuse_or_note(fault: Fault, options: CalibrateOptions, faults: list[Fault]) -> None:
-    if options.bad_values == "refuse":
-        where = "look at the sample: its tensor is bad before the model runs" if not fault.node else \
-            "look at what goes into that node"
-        raise BadInput(f"Sample {fault}.", remedy=f"{where}; or leave such samples out with bad_values='skip', or "
-                       "count them with bad_values='count' if the model means them (attention masks)")
-    if fault.sample not in {known.sample for known in faults}:
-        faults.append(fault)
-
-
-def _check_first_pass(number: int, fault: Fault) -> None:
-    if number:
-        raise BadInput(f"Sample {fault}. It was counted in an earlier pass, so it cannot be left out any more.",
-                       remedy="calibrate with passes=1, or remove the sample")
+def _extremes_only(what: str) -> BadInput:
+    return BadInput(f"{what}; this calibration kept extremes alone.",
+                    remedy="calibrate with histograms=True, or take the range method minmax")
 
 
 @functools.lru_cache(maxsize=4)
-def _histograms(path: str, _changed: int) -> dict[str, Histogram]:
-    with np.load(path) as stored:
-        counts = np.split(stored["counts"], np.cumsum(stored["lengths"])[:-1])
-        return {str(name): Histogram.restore(numbers, part)
-                for name, numbers, part in zip(stored["names"], stored["numbers"], counts, strict=True)}
+def _collector(path: str, _changed: int) -> Collector:
+    return Collector.load(Path(path))

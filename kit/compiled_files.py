@@ -21,34 +21,48 @@ from kit.model import Model, external_files
 from kit.preflight import cpu_features
 
 if TYPE_CHECKING:
-    from kit.compilation import Compiled, CompileOptions
+    from kit.compiling.result import Compiled, CompileOptions
 
-SCRIPT = '''"""Run {file} with onnxruntime and numpy alone: python run.py [feeds.npz [answers.npz]]"""
+# How each runtime opens the model and gives its answers; the rest of the script is the same.
+_OPEN = {
+    "onnxruntime": '''options = ort.SessionOptions()
+options.intra_op_num_threads = settings["threads"]
+options.inter_op_num_threads = 1
+options.graph_optimization_level = ort.GraphOptimizationLevel(settings["graph_optimization_level"])
+for name, value in settings["entries"].items():
+    options.add_session_config_entry(name, value)
+session = ort.InferenceSession(str(here / settings["model"]), options, providers=settings["providers"])
+''',
+    "openvino": '''core = ov.Core()
+model = core.compile_model(str(here / settings["model"]), settings["device"], settings["properties"])
+''',
+}
+_ANSWER = {
+    "onnxruntime": '''names = [output.name for output in session.get_outputs()]
+answers = dict(zip(names, session.run(names, feeds)))
+''',
+    "openvino": '''answers = {output.get_any_name(): answer for output, answer in model(feeds).items()}
+''',
+}
+_IMPORT = {"onnxruntime": "import onnxruntime as ort", "openvino": "import openvino as ov"}
+SCRIPT = '''"""Run {file} with {runtime} and numpy alone: python run.py [feeds.npz [answers.npz]]"""
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
+{imports}
 
 here = Path(__file__).resolve().parent
 settings = json.loads((here / "session.json").read_text(encoding="utf-8"))
 manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
 
-options = ort.SessionOptions()
-options.intra_op_num_threads = settings["threads"]
-options.inter_op_num_threads = 1
-options.graph_optimization_level = ort.GraphOptimizationLevel(settings["graph_optimization_level"])
-options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings["spinning"] else "0")
-session = ort.InferenceSession(str(here / settings["model"]), options, providers=settings["providers"])
-
+{open}
 if len(sys.argv) > 1:
     feeds = dict(np.load(sys.argv[1]))
 else:
     feeds = {{spec["name"]: np.zeros(spec["example"], spec["dtype"]) for spec in manifest["inputs"]}}
-names = [output.name for output in session.get_outputs()]
-answers = dict(zip(names, session.run(names, feeds)))
-for name, answer in answers.items():
+{answer}for name, answer in answers.items():
     print(name, answer.dtype, list(answer.shape))
 if len(sys.argv) > 2:
     np.savez(sys.argv[2], **answers)
@@ -57,16 +71,28 @@ if len(sys.argv) > 2:
 
 def write_files(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...]], options: CompileOptions) -> None:
     """Write session.json, run.py and, last because it speaks of the others, manifest.json."""
-    from kit.runtimes.onnxruntime import LEVELS
-
-    folder, settings = compiled.manifest.parent, compiled.settings
-    session = {"model": compiled.model.path.name, "threads": settings.threads, "providers": list(settings.providers),
-               "graph_level": settings.graph_level, "graph_optimization_level": LEVELS[settings.graph_level],
-               "spinning": settings.spinning}
+    folder, runtime = compiled.manifest.parent, compiled.settings.runtime
+    session = _session(compiled)
     _write(folder / "session.json", json.dumps(session, indent=1) + "\n")
-    _write(compiled.script, SCRIPT.format(file=compiled.model.path.name))
+    _write(compiled.script, SCRIPT.format(file=compiled.file.name, runtime=runtime, imports=_IMPORT[runtime],
+                                          open=_OPEN[runtime], answer=_ANSWER[runtime]))
     _write(compiled.manifest, json.dumps(_manifest(compiled, source, sizes, options, session), indent=1,
                                          ensure_ascii=False) + "\n")
+
+
+def _session(compiled: Compiled) -> dict[str, Any]:
+    settings = compiled.settings
+    if settings.runtime == "openvino":
+        asked = {"INFERENCE_PRECISION_HINT": settings.precision} if settings.precision != "auto" else {}
+        return {"model": compiled.file.name, "threads": settings.threads, "device": settings.providers[0],
+                "precision": settings.precision,
+                "properties": {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1,
+                               "INFERENCE_NUM_THREADS": settings.threads, **asked}}
+    from kit.runtimes.onnxruntime import LEVELS, entries
+
+    return {"model": compiled.file.name, "threads": settings.threads, "providers": list(settings.providers),
+            "graph_level": settings.graph_level, "graph_optimization_level": LEVELS[settings.graph_level],
+            "spinning": settings.spinning, "entries": entries(settings.spinning)}
 
 
 def _manifest(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...]], options: CompileOptions,
@@ -81,8 +107,8 @@ def _manifest(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...
         "target": compiled.target,
         "level": compiled.level,
         "portable": compiled.portable,
-        "source": _file(source),
-        "artefact": _file(compiled.model),
+        "source": _file(source.path, external_files(source.path)),
+        "artefact": _file(compiled.file, _beside(compiled)),
         "inputs": [{"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "example": list(sizes[s.name])}
                    for s in source.inputs],
         "outputs": [{"name": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in source.outputs],
@@ -108,9 +134,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _file(model: Model) -> dict[str, Any]:
-    beside = external_files(model.path)
-    return {"file": model.path.name, "sha256": sha256(model.path), "bytes": model.path.stat().st_size,
+def _beside(compiled: Compiled) -> list[Path]:
+    return [compiled.artifact.with_suffix(".bin")] if compiled.artifact else external_files(compiled.file)
+
+
+def _file(path: Path, beside: list[Path]) -> dict[str, Any]:
+    return {"file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size,
             "external": [{"file": p.name, "sha256": sha256(p), "bytes": p.stat().st_size} for p in beside]}
 
 

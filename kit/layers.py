@@ -20,7 +20,7 @@ from kit.errors import StaleResult
 from kit.int8 import qdq
 from kit.int8.exposed import Exposed, exposed
 from kit.int8.noise import decibels
-from kit.int8.quantizable import Network, prepare
+from kit.int8.quantizable import Network, plain, prepare
 from kit.int8.ranking import GroupSensitivity, Sensitivity, SensitivityOptions, sensitivity, suggest_float
 from kit.model import Model, read
 from kit.options import Help, Options, Range, expect
@@ -154,7 +154,7 @@ def _compare(model: Model, int8: Model, samples: Sequence, options: LayerErrorOp
     import onnx
 
     network = Network(prepare(read(model.path, weights=False), model.path.name), model.path.name)
-    proto = read(int8.path, weights=False)
+    proto = plain(read(int8.path, weights=False))
     rounded = qdq.rounded(proto)
     made = {output for node in proto.graph.node for output in node.output}
     inputs = {value.name for value in network.proto.graph.input}
@@ -180,7 +180,7 @@ def _compare(model: Model, int8: Model, samples: Sequence, options: LayerErrorOp
                     found = about.back(other.pop(about.bytes)) if about else other[name]
                     sums[name] += _powers(values, found, about)
     report(Tick(total, total, "comparing layers"))
-    lost = _weight_errors(read(model.path), read(int8.path), network)
+    lost = _weight_errors(read(model.path), plain(read(int8.path)), network)
     rows = tuple(_row(network, name, sums[name], name in rounded, lost) for name in tensors)
     return LayerErrors(rows, len(samples), model.digest(), int8.digest())
 

@@ -79,7 +79,7 @@ class Model(Card):
         if isinstance(path, Model):
             return path
         path = Path(path)
-        proto = read(path, weights=False)
+        proto = _light(path)
         opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
         graph = proto.graph
         stored = {tensor.name for tensor in graph.initializer}
@@ -142,13 +142,7 @@ def read(path: Path | str, *, weights: bool = True) -> Any:
         if path.stat().st_size == 0:
             raise BadInput(f"{path} is empty.", remedy="export or copy it again")
         proto = onnx.load(str(path), load_external_data=False)
-        if not proto.graph.node and not proto.graph.output:
-            raise BadInput(f"{path} holds no graph: it is not an ONNX model, or it was cut off.",
-                           remedy="export or copy it again")
-        missing = [p for p in external_files(path, proto) if not p.is_file()]
-        if missing:
-            raise BadInput(f"{path} keeps weights in {missing[0].name}, which is not beside it.",
-                           remedy=f"copy {', '.join(p.name for p in missing)} into {path.parent}")
+        check_whole(path, proto)
         if weights:
             from onnx.external_data_helper import load_external_data_for_model
 
@@ -162,19 +156,41 @@ def read(path: Path | str, *, weights: bool = True) -> Any:
                        detail=str(error)) from error
 
 
+def check_whole(path: Path, proto: Any) -> None:
+    """Refuse a file without a graph, and one whose external weights are missing.
+
+    Raises:
+        BadInput: names the file.
+    """
+    if not proto.graph.node and not proto.graph.output:
+        raise BadInput(f"{path} holds no graph: it is not an ONNX model, or it was cut off.",
+                       remedy="export or copy it again")
+    missing = [p for p in external_files(path, proto) if not p.is_file()]
+    if missing:
+        raise BadInput(f"{path} keeps weights in {missing[0].name}, which is not beside it.",
+                       remedy=f"copy {', '.join(p.name for p in missing)} into {path.parent}")
+
+
 def external_files(path: Path, proto: Any = None) -> list[Path]:
     """The files beside ``path`` that hold its external weights, in order of name."""
     if proto is None:
-        proto = read(path, weights=False)
+        proto = _light(path)
     names = {entry.value for tensor in _tensors(proto.graph) for entry in tensor.external_data
              if entry.key == "location"}
-    return [path.parent / name for name in sorted(names)]
+    return [path.parent / name for name in sorted(names - {path.name})]  # a light graph refers to its own file too
 
 
 def operator_counts(path: Path) -> dict[str, int]:
     """How often each operator occurs in a file's main graph; those of other domains as ``domain::Operator``."""
-    nodes = read(path, weights=False).graph.node
+    nodes = _light(path).graph.node
     return dict(Counter(f"{n.domain}::{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in nodes))
+
+
+def _light(path: Path) -> Any:
+    """The graph of a file without its large weights: parsing those takes twice their room."""
+    from kit.weights_file import read_light  # stands on this module
+
+    return read_light(path)
 
 
 def _tensors(graph: Any):

@@ -45,7 +45,7 @@ MIN_PYTHON = (3, 11)
 FEATURES = {"avx2": "256-bit arithmetic", "avx512f": "512-bit arithmetic", "avx512_vnni": "INT8 dot products",
             "avx_vnni": "INT8 dot products, 256-bit", "amx_int8": "INT8 tiles", "asimddp": "INT8 dot products (ARM)"}
 # Compiled packages among the light ones: those whose import can fail although they are installed.
-_NATIVE = ("numpy", "onnx", "onnxruntime", "cv2", "shapely", "pyclipper")
+_NATIVE = ("numpy", "onnx", "onnxruntime", "cv2", "shapely", "pyclipper", "openvino")
 # Imports one module after another and says how each went at once, so that a crash tells which one it was.
 _PROBE = """import importlib, sys
 for name in sys.argv[1:]:

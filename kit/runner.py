@@ -8,7 +8,8 @@ test passes a function.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,39 +17,76 @@ import numpy as np
 from kit.card import Card
 from kit.errors import BadInput, KitError, ToolFailed, WorkerDied, unknown
 from kit.model import TensorSpec
-from kit.source import recognise
+from kit.runtimes import Layer
+from kit.source import Source, recognise
 from kit.worker import Process
 
-# kind of artefact -> (class in kit.runtimes, framework whose interpreter it needs; None may live in this process)
-_RUNTIMES = {
-    "onnx": ("onnxruntime.OnnxRuntime", None),
-    "paddle": ("paddle.PaddleInference", "paddle"),
+# runtime -> (kinds of artefact, class in kit.runtimes, framework whose interpreter it needs; None may live in this
+# process). The first that takes a kind is the one it gets when none is asked for.
+RUNTIMES: dict[str, tuple[tuple[str, ...], str, str | None]] = {
+    "onnxruntime": (("onnx",), "onnxruntime.OnnxRuntime", None),
+    "openvino": (("onnx", "openvino"), "openvino.OpenVino", None),
+    "paddle": (("paddle",), "paddle.PaddleInference", "paddle"),
+    "tensorflow": (("savedmodel",), "tensorflow.SavedModel", "tensorflow"),
 }
 
 
-def open_runner(artifact: Any, *, threads: int = 2, isolated: bool = False, **settings: Any) -> Runner:
+def open_runner(artifact: Any, *, runtime: str | None = None, threads: int | None = None, isolated: bool = False,
+                **settings: Any) -> Runner:
     """Open a model for running; use it in a ``with`` block.
 
     Args:
-        artifact: an .onnx file, a Paddle inference folder, a Model, or a result that carries one.
-        threads: of one run.
+        artifact: an .onnx file, a Paddle inference folder, an OpenVINO .xml, a SavedModel folder, a Model, or a result
+            that carries one.
+        runtime: ``"onnxruntime"`` or ``"openvino"`` for an .onnx file; by default what the artefact says, or what its
+            kind is run with.
+        threads: of one run; by default what the artefact says, or 2.
         isolated: in a process of its own even where that is not needed: its memory can then be measured.
-        settings: of the runtime, see its class: ``providers`` and ``graph_level`` for ONNX Runtime, ``onednn`` for
-            Paddle Inference.
+        settings: of the runtime, see its class: ``providers`` and ``graph_level`` for ONNX Runtime, ``precision`` for
+            OpenVINO, ``onednn`` for Paddle Inference, ``signature`` for TensorFlow.
 
     Raises:
-        BadInput: no such artefact, or an unknown setting.
+        BadInput: no such artefact or runtime, one that does not take it, or an unknown setting.
         KitError: the runtime cannot load it; says why.
     """
+    source = recognise(artifact)
     # A compiled model says how it wants to be run; what the caller asks for goes before it.
-    settings = {**getattr(artifact, "runner_settings", {}), **settings}
-    return Runner(recognise(artifact), threads=threads, isolated=isolated, settings=settings)
+    own = dict(getattr(artifact, "runner_settings", {}))
+    usual = own.pop("runtime", None) or runtime_for(source)
+    chosen = runtime_for(source, runtime or usual)
+    own = own if chosen == usual else {}  # meant for another runtime
+    threads = threads or own.get("threads", 2)
+    return Runner(source, runtime=chosen, isolated=isolated, settings={**own, **settings, "threads": threads})
+
+
+def runtime_for(source: Source, asked: str | None = None) -> str:
+    """The runtime that an artefact is opened with: ``asked``, or the usual one of its kind.
+
+    Raises:
+        BadInput: there is no such runtime, or it does not take this kind.
+    """
+    takers = [name for name, (kinds, _, _) in RUNTIMES.items() if source.kind in kinds]
+    if asked is not None and asked not in RUNTIMES:
+        raise unknown("runtime", asked, RUNTIMES)
+    if asked is not None and asked not in takers:
+        raise BadInput(f"{asked} does not run {source.path.name}, which is of the kind {source.kind!r}.",
+                       remedy=f"open it with runtime={' or '.join(map(repr, takers))}")
+    return asked or takers[0]
 
 
 def make_runtime(home: str, *args: Any, **kwargs: Any) -> Any:
-    """Make a runtime object from its place in ``kit.runtimes``; called here or in a worker."""
+    """Make a runtime object from its place in ``kit.runtimes``; called here or in a worker.
+
+    Raises:
+        BadInput: a setting that the runtime does not have.
+    """
     module, name = home.split(".")
-    return getattr(importlib.import_module(f"kit.runtimes.{module}"), name)(*args, **kwargs)
+    made = getattr(importlib.import_module(f"kit.runtimes.{module}"), name)
+    known = [n for n, p in inspect.signature(made).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for setting in kwargs:
+        if setting not in known:
+            raise unknown("setting", setting, known, f"the runner of {name}")
+    return made(*args, **kwargs)
 
 
 class Runner(Card):
@@ -61,12 +99,12 @@ class Runner(Card):
         notes: sentences for the reader, such as a retry without oneDNN.
     """
 
-    def __init__(self, source: Any, *, threads: int, isolated: bool, settings: dict[str, Any]) -> None:
+    def __init__(self, source: Source, *, runtime: str, isolated: bool, settings: dict[str, Any]) -> None:
         self.source = source
         self.notes: list[str] = []
-        self._home, self._framework = _RUNTIMES[source.kind]
+        _, self._home, self._framework = RUNTIMES[runtime]
         self._isolated = isolated or self._framework is not None
-        self._settings = {"threads": threads, **settings}
+        self._settings = settings
         self._process: Process | None = None
         self._open()
 
@@ -91,6 +129,18 @@ class Runner(Card):
     def memory(self) -> int:
         """Bytes: the highest resident memory of the runtime's process so far (of this one when not isolated)."""
         return self._ask("memory")
+
+    def layers(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> tuple[Layer, ...]:
+        """What the runtime made of the model: kind, precision and mean time of each step, slowest first.
+
+        Raises:
+            BadInput: this runtime does not tell, or a feed does not fit.
+        """
+        module, name = self._home.split(".")
+        if not hasattr(getattr(importlib.import_module(f"kit.runtimes.{module}"), name), "layers"):
+            raise BadInput(f"{self.settings['runtime']} does not tell about its layers.",
+                           remedy="export the model and open it with onnxruntime or openvino")
+        return self._ask("layers", self._checked(feeds), runs)
 
     def close(self) -> None:
         """Let the model go."""
@@ -157,15 +207,23 @@ class Runner(Card):
         return True
 
     def _checked(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        where = self.source.path.name
-        specs = {spec.name: spec for spec in self.inputs}
-        for name in feeds:
-            if name not in specs:
-                raise unknown("input", name, specs, where)
-        missing = [name for name in specs if name not in feeds]
-        if missing:
-            raise BadInput(f"{where} needs input {missing[0]!r} too.", remedy=f"feed {', '.join(specs)}")
-        return {name: _fitting(np.asarray(array), specs[name], where) for name, array in feeds.items()}
+        return check_feeds(feeds, self.inputs, self.source.path.name)
+
+
+def check_feeds(feeds: Mapping[str, np.ndarray], inputs: Sequence[TensorSpec], where: str) -> dict[str, np.ndarray]:
+    """The feeds in one piece of memory each, if they fit ``inputs``; ``where`` names the model.
+
+    Raises:
+        BadInput: a name, type or shape that does not fit.
+    """
+    specs = {spec.name: spec for spec in inputs}
+    for name in feeds:
+        if name not in specs:
+            raise unknown("input", name, specs, where)
+    missing = [name for name in specs if name not in feeds]
+    if missing:
+        raise BadInput(f"{where} needs input {missing[0]!r} too.", remedy=f"feed {', '.join(specs)}")
+    return {name: _fitting(np.asarray(array), specs[name], where) for name, array in feeds.items()}
 
 
 # A worker that has answered must leave the cores to the next one: benchmarks take turns.

@@ -1,4 +1,4 @@
-"""What lies at a path: an ONNX file, a Paddle inference model; later issues' formats join the table here."""
+"""What lies at a path: an ONNX file, a Paddle inference model, an OpenVINO model, a TensorFlow SavedModel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,15 @@ from kit.errors import BadInput
 KINDS = {
     "onnx": "an .onnx file",
     "paddle": "a Paddle inference folder (inference.json or *.pdmodel, with *.pdiparams), or its graph file",
+    "openvino": "an OpenVINO model (.xml with its .bin)",
+    "savedmodel": "a TensorFlow SavedModel folder (saved_model.pb)",
+}
+
+#: What to do where only an ONNX model will do.
+TO_ONNX = {
+    "paddle": "export it first with kit.export({path!r})",
+    "openvino": "OpenVINO's format does not lead back: give the ONNX model that it was compiled from",
+    "savedmodel": "convert it with tf2onnx (python -m tf2onnx.convert --saved-model FOLDER --output FILE --opset 17)",
 }
 
 
@@ -22,7 +31,7 @@ class Source:
         kind: a key of ``KINDS``.
         path: what was asked for.
         graph: the file with the graph.
-        weights: the file with the parameters; None where the graph holds them.
+        weights: the file or folder with the parameters; None where the graph holds them.
     """
 
     kind: str
@@ -32,14 +41,25 @@ class Source:
 
     @property
     def name(self) -> str:
-        """A short name: the folder's for ``inference.*`` and ``model.*``, the file's otherwise."""
+        """A short name: the folder's for ``inference.*``, ``model.*`` and ``saved_model.pb``, else the file's."""
         stem = self.graph.stem
-        return self.graph.resolve().parent.name if stem in ("inference", "model") else stem
+        return self.graph.resolve().parent.name if stem in ("inference", "model", "saved_model") else stem
 
     @property
     def folder(self) -> Path:
         """Where side files such as ``inference.yml`` lie."""
         return self.graph.parent
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, of everything that belongs to it."""
+        if self.kind == "onnx":
+            from kit.model import Model
+
+            return Model.open(self.graph).size
+        files = [self.graph, *([self.weights] if self.weights else [])]
+        return sum(file.stat().st_size for part in files
+                   for file in (part.rglob("*") if part.is_dir() else [part]) if file.is_file())
 
     def digest(self) -> str:
         """Of the graph and the weights."""
@@ -54,15 +74,15 @@ class Source:
 
 
 def recognise(thing: Any) -> Source:
-    """Say what ``thing`` is: a path, a Model, or a result that carries a ``model``.
+    """Say what ``thing`` is: a path, a Model, or a result that carries an ``artifact`` or a ``model``.
 
     Raises:
         BadInput: nothing there, nothing known, or a file of the pair is missing.
     """
     if isinstance(thing, Source):
         return thing
-    for attribute in ("model", "path"):
-        if hasattr(thing, attribute) and not isinstance(thing, str | Path):
+    for attribute in ("artifact", "model", "path"):  # what was compiled goes before what it was made from
+        if not isinstance(thing, str | Path) and getattr(thing, attribute, None) is not None:
             return recognise(getattr(thing, attribute))
     path = Path(thing)
     if path.suffix == ".onnx":
@@ -71,6 +91,10 @@ def recognise(thing: Any) -> Source:
         return _in_folder(path)
     if path.suffix in (".json", ".pdmodel"):
         return _paddle(path, path)
+    if path.suffix == ".xml":
+        return _openvino(path, path)
+    if path.name == "saved_model.pb":
+        return _in_folder(path.parent)
     if path.suffix == ".pdiparams":
         return _in_folder(path.parent)
     state = "is of no known kind" if path.exists() else "does not exist"
@@ -78,24 +102,38 @@ def recognise(thing: Any) -> Source:
 
 
 def _in_folder(folder: Path) -> Source:
-    graphs = [p for pattern in ("inference.json", "inference.pdmodel", "*.pdmodel", "*.json", "*.onnx")
+    saved = folder / "saved_model.pb"
+    if saved.is_file():
+        variables = folder / "variables"
+        return Source("savedmodel", folder, saved, variables if variables.is_dir() else None)
+    graphs = [p for pattern in ("inference.json", "inference.pdmodel", "*.pdmodel", "*.json", "*.onnx", "*.xml")
               for p in sorted(folder.glob(pattern)) if p.suffix != ".json" or _is_pir(p)]
     if not graphs:
         present = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise BadInput(f"{folder} holds no model that the kit knows (found: {present}).",
                        remedy="give " + ", or ".join(KINDS.values()))
     graph = graphs[0]
-    return Source("onnx", folder, graph) if graph.suffix == ".onnx" else _paddle(folder, graph)
+    if graph.suffix == ".onnx":
+        return Source("onnx", folder, graph)
+    return _openvino(folder, graph) if graph.suffix == ".xml" else _paddle(folder, graph)
 
 
 def _paddle(path: Path, graph: Path) -> Source:
-    weights = graph.with_suffix(".pdiparams")
+    return Source("paddle", path, graph, _beside(graph, ".pdiparams"))
+
+
+def _openvino(path: Path, graph: Path) -> Source:
+    return Source("openvino", path, graph, _beside(graph, ".bin"))
+
+
+def _beside(graph: Path, ending: str) -> Path:
+    weights = graph.with_suffix(ending)
     if not graph.is_file():
         raise BadInput(f"{graph} does not exist.", remedy="check the path")
     if not weights.is_file():
         raise BadInput(f"{graph} has no parameters beside it: {weights.name} is missing.",
                        remedy=f"copy {weights.name} into {graph.parent}, or save the model again")
-    return Source("paddle", path, graph, weights)
+    return weights
 
 
 def _is_pir(path: Path) -> bool:

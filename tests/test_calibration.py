@@ -1,6 +1,9 @@
 """Calibration: what is measured, that it does not depend on order, and what is refused."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -8,8 +11,9 @@ import pytest
 from onnx import helper
 from quantization_models import conv_net, feeds, save
 
-from kit.calibration import CalibrateOptions, Calibration, calibrate
+from kit.calibration import CalibrateOptions, Calibration, calibrate, merge_calibrations
 from kit.errors import BadInput, StaleResult, UnsupportedModel
+from kit.int8 import measuring
 from kit.int8.quantizable import Network, prepare
 from kit.model import Model
 from kit.progress import Cancelled
@@ -79,11 +83,14 @@ def test_probes_hold_feeds_and_float_outputs(model, calibration):
             np.testing.assert_allclose(run(feed)["y"], outputs["y"], rtol=1e-4, atol=1e-6)
 
 
-def test_probes_are_spread_over_the_samples(model, tmp_path):
+def test_the_choice_of_probes_does_not_depend_on_the_order(model, tmp_path):
     samples = feeds(9)
-    found = calibrate(model, samples, CalibrateOptions(probes=3), runs=tmp_path)
-    kept = [feed["x"] for feed, _ in found.probes()]
-    assert all(np.array_equal(kept[i], samples[3 * i]["x"]) for i in range(3))
+    found, turned = (calibrate(model, given, CalibrateOptions(probes=3), runs=tmp_path)
+                     for given in (samples, samples[::-1]))
+    assert len(list(found.probes())) == 3
+    assert found.probe != turned.probe
+    assert found.probe.read_bytes() == turned.probe.read_bytes()
+    assert all(any(np.array_equal(feed["x"], sample["x"]) for sample in samples) for feed, _ in found.probes())
 
 
 def test_another_model_is_refused(calibration, tmp_path):
@@ -232,3 +239,115 @@ def test_statistics_that_were_changed_are_not_used(model, tmp_path):
     again = calibrate(model, feeds(), runs=tmp_path)
     assert again.histogram("x").fed == 6 * 3 * 16 * 16
     assert dataclasses.replace(again, provenance=None) == dataclasses.replace(first, provenance=None)
+
+
+KILLED = """
+import sys
+import numpy as np
+import kit.int8.measuring as measuring
+from kit.calibration import CalibrateOptions, calibrate
+measuring.CHECKPOINT_SECONDS = 0
+random = np.random.default_rng(1)
+samples = [{"x": random.standard_normal((1, 3, 16, 16)).astype(np.float32)} for _ in range(40)]
+def say(tick):
+    print(tick.done, flush=True)
+calibrate(sys.argv[1], samples, CalibrateOptions(probes=4), runs=sys.argv[2], report=say)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(model, tmp_path):
+    whole = calibrate(model, feeds(40), CalibrateOptions(probes=4), runs=tmp_path / "whole")
+    runs, reached = tmp_path / "killed", []
+    for at in (3, 11, 26):
+        child = subprocess.Popen([sys.executable, "-c", KILLED, str(model.path), str(runs)], stdout=subprocess.PIPE,
+                                 text=True)
+        first = None
+        for line in child.stdout:
+            first = int(line) if first is None else first
+            if int(line) >= at:
+                child.send_signal(signal.SIGKILL)
+                break
+        child.stdout.close()
+        child.wait()
+        reached.append(first)
+    assert reached[0] == 0
+    assert reached[2] > 0
+    assert not list(runs.rglob("result.json"))
+    found = calibrate(model, feeds(40), CalibrateOptions(probes=4), runs=runs)
+    assert found.statistics.read_bytes() == whole.statistics.read_bytes()
+    assert found.probe.read_bytes() == whole.probe.read_bytes()
+    assert not list(runs.rglob("*.partial"))
+
+
+def test_the_statistics_file_is_the_same_bytes_in_any_order_and_number_of_parts(model, calibration, tmp_path):
+    for options in (CalibrateOptions(), CalibrateOptions(passes=1), CalibrateOptions(passes=9, threads=1)):
+        turned = calibrate(model, feeds()[::-1], options, runs=tmp_path)
+        assert turned.statistics.read_bytes() == calibration.statistics.read_bytes()
+
+
+def test_merged_parts_are_the_whole(model, calibration, tmp_path):
+    parts = [calibrate(model, part, runs=tmp_path) for part in (feeds()[4:], feeds()[:1], feeds()[1:4])]
+    merged = merge_calibrations(parts, runs=tmp_path)
+    assert merged.statistics.read_bytes() == calibration.statistics.read_bytes()
+    assert merged.samples == 6
+    assert len(merged.sample_maxima("x")) == 6
+    assert {t.name: t for t in merged.tensors} == {t.name: t for t in calibration.tensors}
+
+
+def test_a_sample_is_not_merged_twice(model, calibration, tmp_path):
+    again = calibrate(model, feeds()[:2], runs=tmp_path)
+    with pytest.raises(BadInput, match="counted by two"):
+        merge_calibrations([calibration, again], runs=tmp_path)
+    with pytest.raises(BadInput, match="no calibrations"):
+        merge_calibrations([], runs=tmp_path)
+    other = calibrate(conv_net(tmp_path / "toy.onnx", seed=5), feeds(2, seed=9), runs=tmp_path)
+    with pytest.raises(StaleResult, match="different models"):
+        merge_calibrations([calibration, other], runs=tmp_path)
+
+
+def test_channels_of_what_convolutions_read(model, calibration):
+    found = calibration.channels("x")
+    stacked = np.concatenate([f["x"] for f in feeds()])
+    assert found.axis == 1
+    np.testing.assert_array_equal(found.maximum, stacked.max(axis=(0, 2, 3)))
+    # float64 sums of 1536 values differ from the exact one by their rounding only.
+    np.testing.assert_allclose(found.mean, stacked.astype(np.float64).mean(axis=(0, 2, 3)), rtol=0, atol=1e-15)
+    with pytest.raises(BadInput, match="no tensor with measured channels named 's1x'"):
+        calibration.channels("s1x")
+
+
+def test_largest_magnitude_of_each_sample(calibration):
+    assert calibration.sample_maxima("x") == {
+        f"sample {at}": float(np.abs(f["x"]).max()) for at, f in enumerate(feeds())}
+
+
+def test_a_stopped_run_can_be_used_and_goes_on(model, calibration, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "resident", lambda: 10**12)
+    early = calibrate(model, feeds(), CalibrateOptions(threads=1), runs=tmp_path)
+    assert not early.complete
+    assert 0 < early.samples < 6
+    assert "memory reached" in early.stopped
+    assert "stopped early: memory reached" in str(early)
+    assert early.ranges("minmax")
+    monkeypatch.undo()
+    ticks = []
+    whole = calibrate(model, feeds(), CalibrateOptions(), runs=tmp_path, report=ticks.append)
+    assert whole.complete
+    assert ticks[0].done == early.samples
+    assert whole.statistics.read_bytes() == calibration.statistics.read_bytes()
+
+
+def test_a_limit_that_cannot_be_kept_is_told_before_the_run(model, tmp_path):
+    with pytest.raises(UnsupportedModel, match=r"would take .* the limit is 1\.0 MB") as raised:
+        calibrate(model, feeds(), CalibrateOptions(memory_limit_mb=1), runs=tmp_path)
+    assert "memory_limit_mb" in raised.value.remedy
+
+
+def test_extremes_alone_give_min_max_and_say_what_they_lack(model, calibration, tmp_path):
+    found = calibrate(model, feeds(), CalibrateOptions(histograms=False), runs=tmp_path)
+    assert found.ranges("minmax") == calibration.ranges("minmax")
+    with pytest.raises(BadInput, match="extremes alone") as raised:
+        found.ranges("mse")
+    assert "histograms=True" in raised.value.remedy
+    with pytest.raises(BadInput, match="no histograms"):
+        found.histogram("x")

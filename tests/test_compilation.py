@@ -14,9 +14,10 @@ import pytest
 from onnx_graphs import FLOAT, line, node, save
 from tiny import conv_net
 
-from kit import compilation, compiled_files
+from kit import compiled_files
 from kit.compilation import CompileOptions, compile
 from kit.compiled_files import sha256
+from kit.compiling import onnxruntime as compiler
 from kit.errors import BadInput, UnsupportedModel
 from kit.model import Model
 from kit.runner import open_runner
@@ -125,7 +126,7 @@ def test_a_stored_layout_is_recognised_and_not_rewritten_again(tmp_path):
                         for level in ("extended", "all"))
     assert extended.portable
     assert extended.settings.graph_level == "all"
-    has_layout = any(name.startswith(compilation.NCHWC) for name in stored.operators_after)
+    has_layout = any(name.startswith(compiler.NCHWC) for name in stored.operators_after)
     assert stored.portable is not has_layout
     if has_layout:  # the processor decides
         assert stored.settings.graph_level == "none"
@@ -137,7 +138,7 @@ def test_a_second_call_is_instant_and_other_options_are_another_folder(compiled,
     options = CompileOptions(bind=SMALL, threads=1, spinning=False)
     other = compile(tiny_onnx, CompileOptions(bind=SMALL, threads=2), runs=tmp_path / "runs")
     assert other.provenance.folder != compiled.provenance.folder
-    monkeypatch.setattr(compilation, "_optimise", lambda *_: pytest.fail("it was compiled again"))
+    monkeypatch.setattr(compiler, "_optimise", lambda *_: pytest.fail("it was compiled again"))
     assert compile(tiny_onnx, options, runs=tmp_path / "runs") == compiled
 
 
@@ -190,7 +191,7 @@ def test_changed_answers_make_the_result_false(tiny_onnx, tmp_path, monkeypatch)
         first.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(first) * 1.5, first.name))
         onnx.save(proto, str(path))
 
-    monkeypatch.setattr(compilation, "_optimise", spoilt)
+    monkeypatch.setattr(compiler, "_optimise", spoilt)
     made = compile(tiny_onnx, CompileOptions(bind=SMALL), runs=tmp_path)
     assert not made
     assert "DIFFERENT answers" in made.title()

@@ -35,6 +35,27 @@ def test_files_have_the_digests_that_their_readme_gives():
     assert sha256(*sorted((DATA / "receipts" / "images").glob("*.jpg"))) in readme
 
 
+def test_the_digits_and_their_networks_have_the_digests_that_their_readmes_give():
+    for folder, count in ((DATA / "digits", 1), (DATA / "models" / "digits", 8)):
+        rows = re.findall(r"\| `([\w.]+)` \| ([\d,]+) \| `(\w{64})` \|", (folder / "README.md").read_text())
+        assert len(rows) == count
+        for name, size, known in rows:
+            assert (folder / name).stat().st_size == int(size.replace(",", ""))
+            assert sha256(folder / name) == known, name
+    assert (DATA / "digits" / "digits.npz").stat().st_size < 200_000
+
+
+def test_the_digits_are_those_of_scikit_learn():
+    if importlib.util.find_spec("sklearn") is None:
+        pytest.skip("scikit-learn is not installed: pip install -c constraints.txt '.[qat]'")
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    with np.load(DATA / "digits" / "digits.npz") as stored:
+        assert np.array_equal(stored["images"], found.images)
+        assert np.array_equal(stored["labels"], found.target)
+
+
 def test_all_data_stays_small():
     assert sum(p.stat().st_size for p in DATA.rglob("*") if p.is_file()) < 60_000_000
 

@@ -15,7 +15,7 @@ HOME = Path(kit.__file__).parent
 HEAVY = ("onnx", "onnxruntime", "paddle", "tensorflow", "torch", "openvino", "plotly", "matplotlib", "ipywidgets",
          "cv2", "numba", "pandas")
 GROUND = {"card", "comparison", "errors", "model", "need", "options", "progress", "record", "runner", "runtimes",
-          "samples", "source", "worker"}
+          "samples", "source", "weights_file", "worker"}
 
 
 def test_importing_the_kit_loads_nothing_but_the_standard_library():

@@ -4,11 +4,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from quantization_models import conv_net, feeds, save
+from quantization_models import conv_net, depthwise_net, feeds, save
 
 from kit.calibration import CalibrateOptions, calibrate
+from kit.compilation import compile
 from kit.errors import BadInput, StaleResult, UnsupportedModel
 from kit.int8 import qdq
+from kit.int8.byte_kernels import why_not
 from kit.int8.integer_kernels import why_not_faster
 from kit.int8.noise import decibels
 from kit.int8.processor import Processor, byte_types
@@ -96,7 +98,7 @@ def test_auto_takes_the_best_method_it_tried(model, calibration, quantized, runs
     best = max(quantized.trials, key=lambda trial: trial.sqnr)
     assert quantized.method == best.method == quantized.trials[0].method
     assert len({trial.method for trial in quantized.trials}) == 6
-    single = quantize(model, calibration, QuantizeOptions(method="minmax"), runs=runs)
+    single = quantize(model, calibration, QuantizeOptions(method="minmax", bias_correction="no"), runs=runs)
     assert single.trials == ()
     tried = next(trial for trial in quantized.trials if trial.method == "minmax")
     assert single.sqnr == pytest.approx(tried.sqnr, abs=0.01)
@@ -185,9 +187,120 @@ def test_types_follow_the_processor(processor, activation, reduced, word):
     assert (found.activation, found.reduce_range) == (activation, reduced)
     assert word in found.reason
     asked = byte_types(processor, activation="int8", reduce_range="no")
+    assert found.weight == "int8"
     assert (asked.activation, asked.reduce_range) == ("int8", False)
     if activation != "int8":
         assert "asked for" in asked.reason
+
+
+def test_unsigned_weights_need_no_seventh_bit_where_products_are_widened():
+    found = byte_types(Processor("Old", "x86", False), weight="uint8")
+    assert (found.activation, found.weight, found.reduce_range) == ("uint8", "uint8", False)
+    assert "widened first" in found.reason
+    assert "uint8 weights were asked for" in found.reason
+
+
+def test_types_that_a_runtime_cannot_multiply_are_refused_with_those_it_can():
+    def why_not(runtime, activation, weight):
+        return "It cannot multiply int8 by uint8" if (activation, weight) == ("int8", "uint8") else ""
+
+    with pytest.raises(BadInput, match="It cannot multiply int8 by uint8") as raised:
+        byte_types(Processor("Xeon", "x86", True), activation="int8", weight="uint8", why_not=why_not)
+    assert "activation_type='uint8' with weight_type='uint8'" in raised.value.remedy
+    assert "activation_type='int8' with weight_type='uint8'" not in raised.value.remedy
+
+
+@pytest.mark.parametrize("activation", ["uint8", "int8"])
+@pytest.mark.parametrize("weight", ["uint8", "int8"])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_every_pair_of_types_that_the_installed_runtime_takes_answers_right(model, calibration, runs, activation,
+                                                                            weight, per_channel):
+    options = QuantizeOptions(method="mse", activation_type=activation, weight_type=weight, per_channel=per_channel)
+    if why_not("onnxruntime", activation, weight):
+        with pytest.raises(BadInput, match=r"no integer kernel|refuses"):
+            quantize(model, calibration, options, runs=runs)
+        return
+    found = quantize(model, calibration, options, runs=runs)
+    assert found.weight_type == weight
+    assert weight in found.facts()["weights"]
+    kinds = {t.data_type for t in read(found.model.path).graph.initializer if len(t.dims) == 4}
+    assert (2 if weight == "uint8" else 3) in kinds
+    feed = feeds(1, seed=9)[0]
+    assert sqnr(run(model, feed)["y"], run(found, feed)["y"]) > 25
+
+
+def test_openvino_takes_no_unsigned_weights_and_that_is_asked_of_it(model, calibration, runs):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    assert why_not("openvino", "uint8", "int8") == ""
+    with pytest.raises(BadInput, match=r"OpenVINO \d+\.\d+.* has no integer kernel for uint8 activations with uint8"):
+        quantize(model, calibration, QuantizeOptions(runtime="openvino", weight_type="uint8"), runs=runs)
+
+
+def test_for_openvino_other_nodes_become_int8(model, calibration, runs):
+    found = quantize(model, calibration, QuantizeOptions(method="mse", runtime="openvino"), runs=runs)
+    reasons = {node.node: (node.setting, node.why) for node in found.nodes}
+    assert reasons["first"] == reasons["wide"] == ("INT8", "")
+    assert reasons["residual"][0] == "float"
+    assert "OpenVINO" in reasons["residual"][1]
+    rounded = set(qdq.rounded(read(found.model.path)))
+    assert "t4" not in rounded  # the Add behind it reads the sums of the convolution
+    assert "sum" in rounded
+    feed = feeds(1, seed=9)[0]
+    assert sqnr(run(model, feed)["y"], run(found, feed)["y"]) > 25
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    compiled = openvino.Core().compile_model(str(found.model.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    answer = compiled(feed)[0]
+    assert sqnr(run(model, feed)["y"], answer) > 25
+    about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    bytes_ = [a for a in about if "layerType" in a and a["layerType"].astype(str) == "Convolution"
+              and a["runtimePrecision"].astype(str) in ("u8", "i8")]
+    assert len(bytes_) == sum(node.setting == "INT8" and node.operator == "Conv" for node in found.nodes)
+
+
+def test_depthwise_convolutions_stay_in_float_for_openvino_only_beside_bf16(model):
+    network = Network(prepare(read(model.path)))
+    node = network.by_name["depthwise"]
+    assert network.reluctance(node, "openvino") == network.reluctance(node) == ""
+    assert "BF16" in network.reluctance(node, "openvino", bf16=True)
+    assert network.reluctance(network.by_name["wide"], "openvino", bf16=True) == ""
+
+
+def test_what_was_asked_is_set_beside_what_came_of_it(model, calibration, runs):
+    options = QuantizeOptions(method="mse", keep_float=("residual", "wide"), bias_correction="no")
+    found = quantize(model, calibration, options, runs=runs)
+    by_name = {node.node: node for node in found.nodes}
+    assert by_name["wide"].asked == "float"
+    assert by_name["wide"].is_as_asked
+    assert by_name["first"].asked == ""
+    for node in found.not_as_asked:
+        assert node.asked != node.setting
+        assert node.why
+        assert node.node in str(found)
+    types = QuantizeOptions(method="mse", quantize_types=("Conv", "Sigmoid"), keep_float=("first",))
+    found = quantize(model, calibration, types, runs=runs)
+    by_name = {node.node: node for node in found.nodes}
+    assert by_name["sigmoid"].asked == by_name["wide"].asked == "INT8"
+    assert by_name["first"].asked == "float"
+
+
+def test_int8_without_a_calibration_is_refused_with_what_needs_none(model, runs):
+    with pytest.raises(BadInput, match="there is no calibration") as raised:
+        quantize(model, runs=runs)
+    assert "kit.calibrate" in raised.value.remedy
+
+
+def test_float_nodes_of_other_precisions_are_checked_too(model, runs):
+    with pytest.raises(BadInput, match="no node named 'wild'"):
+        quantize(model, None, QuantizeOptions(precision="fp16", keep_float=("wild",)), runs=runs)
+
+
+def test_ranges_chosen_tensor_by_tensor_are_not_worse_than_the_best_single_method(model, calibration, quantized, runs):
+    options = QuantizeOptions(method="tensor", bias_correction="no")
+    found = quantize(model, calibration, options, runs=runs)
+    assert found.method == "tensor"
+    assert set(found.range_methods) <= {t.name for t in calibration.tensors}
+    assert len(set(found.range_methods.values())) > 1
+    assert found.sqnr > quantized.trials[0].sqnr - 0.5  # trials are simulated; kernels round the bias and the sums
 
 
 @pytest.mark.parametrize("group", [1, 2])
@@ -306,3 +419,17 @@ def test_why_not_faster_names_the_causes(model, calibration, quantized, runs):
     assert any("int8" in reason for reason in why_not_faster(signed).reasons)
     with pytest.raises(UnsupportedModel, match="not INT8"):
         why_not_faster(model)
+
+
+def test_a_layer_kept_in_float_between_int8_layers_stays_float_in_the_session_and_when_compiled(tmp_path):
+    model = Model.open(depthwise_net(tmp_path / "net.onnx", spread=0.5))
+    random = np.random.default_rng(0)
+    samples = [{"x": random.standard_normal((1, 3, 16, 16)).astype(np.float32)} for _ in range(4)]
+    measured = calibrate(model, samples, runs=tmp_path)
+    options = QuantizeOptions(keep_float=("depthwise1",), bias_correction="no")
+    mixed = quantize(model, measured, options, runs=tmp_path)
+    compiled = compile(mixed.model, runs=tmp_path)
+    assert compiled.operators_after["Conv"] == 1, "ONNX Runtime would make it INT8 with one scale for all weights"
+    with open_runner(mixed.model) as written:
+        kinds = [layer.kind for layer in written.layers(samples[0], runs=1)]
+    assert "Conv" in kinds

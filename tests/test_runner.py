@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle_tiny
@@ -218,7 +219,7 @@ def make(name, *args, **kwargs):
 @pytest.mark.parametrize(("name", "said"), [("Crashing", "SIGABRT"), ("Raising", "ConvertPirAttribute2Runtime")])
 def test_a_failure_in_onednn_is_retried_without_it_and_said(name, said, monkeypatch):
     monkeypatch.setattr(runner_module, "make_runtime", make)
-    monkeypatch.setitem(runner_module._RUNTIMES, "paddle", (name, "paddle"))
+    monkeypatch.setitem(runner_module.RUNTIMES, "paddle", (("paddle",), name, "paddle"))
     with open_runner(paddle_tiny.saved("net")) as run:
         assert run.settings["oneDNN"] == "on"
         feed = {"x": np.ones(3, np.float32)}
@@ -230,9 +231,27 @@ def test_a_failure_in_onednn_is_retried_without_it_and_said(name, said, monkeypa
         assert len(run.notes) == 1, "it is retried once, not each time"
 
 
+def test_an_artefact_says_how_it_is_run_and_the_caller_goes_before_it(tiny_onnx):
+    made = SimpleNamespace(path=tiny_onnx, runner_settings={"runtime": "onnxruntime", "threads": 1,
+                                                            "graph_level": "basic"})
+    with open_runner(made) as run:
+        assert (run.settings["threads"], run.settings["graph level"]) == (1, "basic")
+    with open_runner(made, threads=2, graph_level="all") as run:
+        assert (run.settings["threads"], run.settings["graph level"]) == (2, "all")
+    with open_runner(made, runtime="openvino") as run:
+        assert run.settings["runtime"].startswith("openvino")
+        assert run.settings["threads"] == 2, "what was meant for another runtime does not count"
+
+
+def test_a_setting_that_a_runtime_does_not_have_is_refused(tiny_onnx):
+    with pytest.raises(BadInput, match="no setting named 'graphlevel'") as caught:
+        open_runner(tiny_onnx, graphlevel="all")
+    assert "graph_level" in caught.value.remedy
+
+
 def test_a_failure_that_stays_is_raised(monkeypatch):
     monkeypatch.setattr(runner_module, "make_runtime", make)
-    monkeypatch.setitem(runner_module._RUNTIMES, "paddle", ("Hopeless", "paddle"))
+    monkeypatch.setitem(runner_module.RUNTIMES, "paddle", (("paddle",), "Hopeless", "paddle"))
     with open_runner(paddle_tiny.saved("net")) as run, pytest.raises(ToolFailed, match="no way"):
         run({"x": np.ones(3, np.float32)})
 

@@ -66,6 +66,27 @@ def test_what_is_not_there_or_not_known_is_named(tmp_path, name, words):
     assert caught.value.remedy
 
 
+def test_an_openvino_model_is_its_xml_with_the_bin_beside_it(tmp_path):
+    (tmp_path / "net.xml").write_text("<net/>")
+    with pytest.raises(BadInput, match=r"net\.bin is missing"):
+        recognise(tmp_path / "net.xml")
+    (tmp_path / "net.bin").write_bytes(b"1234")
+    for path in (tmp_path, tmp_path / "net.xml"):
+        found = recognise(path)
+        assert (found.kind, found.graph.name, found.weights.name, found.size) == ("openvino", "net.xml", "net.bin", 10)
+    first = found.digest()
+    (tmp_path / "net.bin").write_bytes(b"1235")
+    assert recognise(tmp_path).digest() != first
+
+
+def test_what_was_compiled_goes_before_the_model_it_was_made_from(tiny_onnx, tmp_path):
+    (tmp_path / "net.xml").write_text("<net/>")
+    (tmp_path / "net.bin").write_bytes(b"")
+    model = Model.open(tiny_onnx)
+    assert recognise(SimpleNamespace(model=model, artifact=tmp_path / "net.xml")).kind == "openvino"
+    assert recognise(SimpleNamespace(model=model, artifact=None)).kind == "onnx"
+
+
 def test_an_empty_folder_is_told_from_a_wrong_one(tmp_path):
     with pytest.raises(BadInput, match="found: nothing") as caught:
         recognise(tmp_path)

@@ -9,6 +9,7 @@ import numpy as np
 
 from kit.calibration import model_of
 from kit.charts.chart import Chart
+from kit.charts.style import COLOURS
 from kit.errors import unknown
 from kit.layers import LayerErrors, Sensitivity
 from kit.model import read
@@ -56,11 +57,11 @@ def error_path(errors: LayerErrors) -> Chart:
 
 
 def sensitivity_bars(ranking: Sensitivity, *, count: int = 20) -> Chart:
-    """What each group of nodes adds to the output's noise, dearest at the top.
+    """What each layer or tensor adds to the output's noise, dearest at the top.
 
     Args:
         ranking: what ``sensitivity`` found.
-        count: how many groups are shown.
+        count: how many are shown.
     """
     go = need("plotly.graph_objects", to="draw charts", extra="base")
     total = sum(group.noise for group in ranking.groups) or 1.0
@@ -68,12 +69,13 @@ def sensitivity_bars(ranking: Sensitivity, *, count: int = 20) -> Chart:
     figure = go.Figure(go.Bar(
         y=[f"{group.name} ({group.operator})" for group in groups], x=[group.noise / total for group in groups],
         orientation="h", name="share of noise"))
-    figure.update_layout(title={"text": "What each group costs the output"}, height=160 + 22 * len(groups),
-                         xaxis={"title": {"text": "share of the noise of all groups"}}, yaxis={"type": "category"})
+    figure.update_layout(title={"text": f"What each {ranking.by} costs the output"}, height=160 + 22 * len(groups),
+                         xaxis={"title": {"text": f"share of the noise of all {ranking.by}s"}},
+                         yaxis={"type": "category"})
     if not groups:
-        return Chart(figure, "No group of nodes was tried.")
-    return Chart(figure, f"Bars of the {len(groups)} dearest of {len(ranking.groups)} groups. {groups[-1].name} makes "
-                 f"{groups[-1].noise / total:.0%} of the noise, the {len(groups)} shown "
+        return Chart(figure, f"No {ranking.by} was tried.")
+    return Chart(figure, f"Bars of the {len(groups)} dearest of {len(ranking.groups)} {ranking.by}s. {groups[-1].name} "
+                 f"makes {groups[-1].noise / total:.0%} of the noise, the {len(groups)} shown "
                  f"{sum(group.noise for group in groups) / total:.0%}.")
 
 
@@ -88,18 +90,16 @@ def weight_histogram(model: Any, quantized: Quantized, node: str) -> Chart:
     Raises:
         BadInput: no such node, or it has no INT8 weights.
     """
-    import onnx
-
     from kit.int8 import qdq
-    from kit.int8.quantizable import Network, prepare
+    from kit.int8.quantizable import Network
 
     go = need("plotly.graph_objects", to="draw charts", extra="base")
-    network = Network(prepare(read(model_of(model).path)), model_of(model).path.name)
+    network = Network.of(model_of(model).path)
     after = qdq.weights(read(quantized.model.path))
     with_weights = {n.name: network.weights(n) for n in network.nodes if network.weights(n) in after}
     if node not in with_weights:
         raise unknown("node with INT8 weights", node, with_weights, quantized.model.path.name)
-    before = onnx.numpy_helper.to_array(network.constants[with_weights[node]]).ravel()
+    before = network.values(with_weights[node]).ravel()
     now = after[with_weights[node]].ravel()
     edges = np.linspace(float(min(before.min(), now.min())), float(max(before.max(), now.max())) or 1e-6, 121)
     middles = (edges[:-1] + edges[1:]) / 2
@@ -115,6 +115,61 @@ def weight_histogram(model: Any, quantized: Quantized, node: str) -> Chart:
     return Chart(figure, f"Weights of node {node}, {before.size:,} of them from {before.min():.4g} to "
                  f"{before.max():.4g}, before and after INT8: {ratio}, {len(np.unique(before)):,} different values "
                  f"became {len(np.unique(now)):,}.")
+
+
+def weight_channels(model: Any, node: str | None = None) -> Chart:
+    """The largest weight of every output channel, and the one that a scale for all of them has to cover.
+
+    Args:
+        model: the float model, or a result that carries it.
+        node: name of a node with weights; None takes the one whose channels differ most.
+
+    Raises:
+        BadInput: no such node, or it has one scale for all its weights in any case.
+    """
+    from kit.int8.quantizable import Network
+
+    go = need("plotly.graph_objects", to="draw charts", extra="base")
+    path = model_of(model).path
+    network = Network.of(path)
+    nodes = {n.name: n for n in network.nodes if network.channel_axis(n) is not None}
+    if not nodes or (node is not None and node not in nodes):
+        raise unknown("node with weights by channel", node or "", nodes, path.name)
+    sizes = {name: _channel_sizes(network, nodes[name]) for name in ([node] if node else nodes)}
+    node = max(sizes, key=lambda name: _unevenness(sizes[name]))
+    found, kind = sizes[node], nodes[node].op_type
+    top = float(found.max())
+    steps = 127 * found / (top or 1.0)
+    coarse = steps < 127 / 8
+    figure = go.Figure([
+        go.Bar(x=np.flatnonzero(which).tolist(), y=found[which], name=name,
+               marker={"pattern": {"shape": pattern}, "color": colour, "line": {"width": 0}},
+               hovertext=[f"channel {at}: {found[at]:.4g}, {steps[at]:.0f} of 127 steps" for at in
+                          np.flatnonzero(which)], hoverinfo="text")
+        for which, name, pattern, colour in ((~coarse, "16 steps or more of one scale for all", "", COLOURS[0]),
+                                             (coarse, "fewer than 16 steps", "/", COLOURS[5])) if which.any()])
+    figure.add_trace(go.Scatter(x=[-0.5, len(found) - 0.5], y=[top, top], mode="lines", name="one scale for all covers",
+                                line={"dash": "dash", "color": COLOURS[1]}, hoverinfo="skip"))
+    figure.update_layout(title={"text": f"Weights of {node} ({kind}) by output channel"}, bargap=0.15,
+                         barmode="overlay", legend={"orientation": "h"},
+                         xaxis={"title": {"text": "output channel"}, "dtick": max(1, len(found) // 10)},
+                         yaxis={"title": {"text": "largest |weight|"}, "rangemode": "tozero"})
+    return Chart(figure, f"Bars of the largest magnitude among the weights of each of {len(found)} output channels of "
+                 f"{kind} {node}: from {found.min():.4g} to {top:.4g}, median {np.median(found):.4g}. With one scale "
+                 f"for all, which has to cover {top:.4g}, {int(coarse.sum())} channels are left with fewer than 16 of "
+                 f"127 steps, the smallest with {steps.min():.0f}.")
+
+
+def _channel_sizes(network: Any, node: Any) -> np.ndarray:
+    """Largest magnitude of the weights of each output channel, float32 [C]."""
+    values, axis = network.values(network.weights(node)), network.channel_axis(node)
+    return np.abs(values).max(axis=tuple(at for at in range(values.ndim) if at != axis))
+
+
+def _unevenness(sizes: np.ndarray) -> float:
+    """How far the largest channel is above the usual one."""
+    middle = float(np.median(sizes))
+    return float(sizes.max()) / middle if middle else 0.0
 
 
 def size_by_type(model: Any, quantized: Quantized) -> Chart:

@@ -64,6 +64,8 @@ class Plane:
                               labelfontfamily=style.families())
 
     def _finish_axis(self, side: str, scale: Scale) -> None:
+        from matplotlib.ticker import NullFormatter
+
         layout = scale.layout
         axis = getattr(self.axes, f"{side}axis")
         limits = getattr(self.axes, f"set_{side}lim")
@@ -75,6 +77,7 @@ class Plane:
         elif layout.tickvals is not None:
             shown = layout.ticktext if layout.ticktext is not None else layout.tickvals
             axis.set_ticks(scale.positions(layout.tickvals), [style.words(text) for text in shown], minor=False)
+            axis.set_minor_formatter(NullFormatter())  # a logarithmic axis would add its own between them
         else:
             self._number_ticks(axis, scale)
         if layout.range is not None:

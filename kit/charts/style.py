@@ -15,6 +15,7 @@ import numpy as np
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SCALE = "Cividis"  # perceptually even, the same to colour-blind readers
 WIDTH, HEIGHT = 760, 420  # CSS pixels
+_BELOW = 68  # CSS pixels from the axes down to a legend under them: room for the numbers and the title
 INK, GRID = "#333333", "#E3E6EA"
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "SimHei",
          "Microsoft YaHei", "PingFang SC")
@@ -41,6 +42,11 @@ def dressed(spec: dict[str, Any]) -> dict[str, Any]:
     layout.setdefault("height", HEIGHT)
     above = 30 + 30 * bool((layout.get("title") or {}).get("text")) + 10 * bool(layout.get("annotations"))
     layout["margin"] = {"l": 60, "r": 20, "b": 50, "t": above, **layout.get("margin", {})}
+    legend = layout.get("legend") or {}
+    if legend.get("orientation") == "h" and "y" not in legend:
+        # plotly's own place for it, a tenth under the axes, is where the axis has its title.
+        inner = layout["height"] - layout["margin"]["t"] - layout["margin"]["b"]
+        layout["legend"] = {**legend, "y": -_BELOW / max(inner, 1), "yanchor": "top"}
     if "title" in layout and isinstance(layout["title"], dict):
         layout["title"] = {"x": 0.02, "xanchor": "left", "font": {"size": 16}, **layout["title"]}
     pairs = {(trace.get("xaxis", "x"), trace.get("yaxis", "y")) for trace in spec.get("data", ())} or {("x", "y")}

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 from kit.errors import BadInput, KitError
 from kit.record import digest
-from kit.runner import open_runner
+from kit.runner import open_runner, runtime_for
 from kit.source import Source, recognise
 
 Precision = Literal["float", "half", "quantized", "unknown"]
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "paddlepaddle", "paddlepaddle-gpu", "onnx", "numpy")
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "paddlepaddle", "paddlepaddle-gpu", "openvino", "tensorflow-cpu",
+            "tensorflow", "onnx", "numpy")
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,28 @@ class Entry:
     @cached_property
     def size(self) -> int:
         """Bytes on disk; 0 for a function."""
-        if self.source is None:
-            return 0
-        if self.source.kind == "onnx":
-            from kit.model import Model
-
-            return Model.open(self.source.graph).size
-        return sum(path.stat().st_size for path in (self.source.graph, self.source.weights) if path)
+        return self.source.size if self.source else 0
 
     @cached_property
     def precision(self) -> Precision:
         """What the numbers inside are: decides whether equal outputs may be expected."""
         if self.source is None:
             return "unknown"
-        return _onnx_precision(self.source) if self.source.kind == "onnx" else "float"
+        found = {"onnx": _onnx_precision, "openvino": _openvino_precision}.get(self.source.kind, _float)(self.source)
+        if found == "float" and self._is_rounded:
+            return "half"
+        return found
+
+    @property
+    def _is_rounded(self) -> bool:
+        """Whether OpenVINO computes in 16 bits what is stored in 32."""
+        with self.naming():
+            runtime = self.asked.get("runtime") or runtime_for(self.source)
+        if runtime != "openvino":
+            return False
+        from kit.runtimes.openvino import float_precision
+
+        return float_precision(self.asked.get("precision", "auto")) != "f32"
 
     @contextlib.contextmanager
     def naming(self, where: str = "") -> Iterator[None]:
@@ -96,7 +105,8 @@ class Entry:
     def open(self, *, threads: int, isolated: bool = False, **settings: Any) -> Iterator[Any]:
         """A runner; ``settings`` go before the entry's own. A function or an open runner is handed out as it is."""
         if self.source:
-            asked = {"threads": threads, "isolated": isolated, **settings, **self.settings}
+            # Threads that a search has found best belong to what it found.
+            asked = {"threads": self.asked.get("threads", threads), "isolated": isolated, **settings, **self.settings}
             with self.naming():
                 runner = open_runner(self.thing, **asked)
             with runner:
@@ -148,6 +158,17 @@ def run_name(made: tuple[Entry, ...]) -> str:
     """A name for the folder of results: the first artefact's, or what the first function is called."""
     named = "".join(c if c.isalnum() or c in "-_" else "-" for c in made[0].name)
     return next((entry.source.name for entry in made if entry.source), named)
+
+
+def _float(source: Source) -> Precision:
+    return "float"
+
+
+def _openvino_precision(source: Source) -> Precision:
+    text = source.graph.read_text(encoding="utf-8", errors="replace")
+    if 'type="FakeQuantize"' in text:
+        return "quantized"
+    return "half" if 'element_type="f16"' in text or 'element_type="bf16"' in text else "float"
 
 
 def _onnx_precision(source: Source) -> Precision:

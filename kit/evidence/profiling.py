@@ -60,6 +60,8 @@ def profile(model: Any, feeds: Mapping[str, np.ndarray], *, runs: int = 20, thre
 
 
 def _profile(graph: str, feeds: dict[str, np.ndarray], runs: int, threads: int) -> Profile:
+    from kit.runtimes.onnxruntime import AS_WRITTEN
+
     ort = need("onnxruntime", to="profile an ONNX model", extra="base")
     with tempfile.TemporaryDirectory(prefix="kit-profile-") as folder:
         options = ort.SessionOptions()
@@ -67,6 +69,8 @@ def _profile(graph: str, feeds: dict[str, np.ndarray], runs: int, threads: int) 
         options.log_severity_level = 3
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
+        for name, value in AS_WRITTEN.items():
+            options.add_session_config_entry(name, value)
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         for _ in range(runs + 1):
             session.run(None, feeds)

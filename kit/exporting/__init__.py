@@ -37,7 +37,7 @@ from kit.progress import Report, Tick, part, silent
 from kit.record import run_stage
 from kit.runner import open_runner
 from kit.samples import Samples, generated
-from kit.source import Source, recognise
+from kit.source import TO_ONNX, Source, recognise
 
 __all__ = ["ExportOptions", "Exported", "Unsupported", "export", "unsupported_table"]
 
@@ -45,6 +45,7 @@ VERSION = 1
 #: Target -> the opset it gets by default, and why.
 OPSETS = {
     "onnxruntime": (17, "ONNX Runtime takes it since 1.12; HardSwish and LayerNormalization are one operator in it"),
+    "openvino": (17, "it does not look at the number; HardSwish and LayerNormalization are one operator in it"),
     "ascend310p3": (16, "ATC reads opset 11 to 17; private and quantised operators only up to 16"),
 }
 
@@ -53,7 +54,7 @@ OPSETS = {
 class ExportOptions(Options):
     """How to export. Everything left alone gives a model for ONNX Runtime, checked and compared."""
 
-    target: Annotated[Literal["onnxruntime", "ascend310p3"],
+    target: Annotated[Literal["onnxruntime", "openvino", "ascend310p3"],
                       Help("Where the model will run; decides the opset")] = "onnxruntime"
     opset: Annotated[int | None, Range(7, 21, 1),
                      Help("Version of the ONNX operators; empty: what suits the target")] = None
@@ -101,6 +102,9 @@ def export(source: Any, options: ExportOptions = ExportOptions(), *, samples: Sa
         if options.inputs:
             raise BadInput("ExportOptions.inputs describes the inputs of a layer; a saved model has its own.",
                            remedy='leave inputs empty; to name axes give axes=("x=N,3,H,W",)')
+        if found.kind not in _EXPORT:
+            raise BadInput(f"kit.export has no way from {found.path.name}, which is of the kind {found.kind!r}.",
+                           remedy=TO_ONNX[found.kind])
         return _EXPORT[found.kind](found, options, samples, runs, report, source=_words(source, found))
     specs = parse_inputs(options.inputs)
     preflight.require("paddle", *convert_paddle.NEEDS)

@@ -19,7 +19,7 @@ from kit.record import Provenance, digest
 class FixOptions(Options):
     """What to edit, and for which runtime."""
 
-    target: Annotated[Literal["onnxruntime", "ascend310p3"], Help(
+    target: Annotated[Literal["onnxruntime", "openvino", "ascend310p3"], Help(
         "Where the model will run: decides which operators are merged and which are split.")] = "onnxruntime"
     rules: Annotated[tuple[str, ...], Help("Rules to apply; empty for the target's own set.")] = ()
     skip: Annotated[tuple[str, ...], Help(

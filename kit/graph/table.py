@@ -27,6 +27,9 @@ RULES: dict[str, Rule] = {name: _ALL[name] for name in _ORDER}
 DEFAULTS: dict[str, tuple[str, ...]] = {
     "onnxruntime": (*_COMMON, "merge-hardswish", "merge-hardsigmoid", "merge-swish", "merge-gelu", "merge-layernorm",
                     "split-swish", "merge-initializers"),
+    # OpenVINO merges x * Sigmoid(x) itself, and need not know operators that are ONNX Runtime's own.
+    "openvino": (*_COMMON, "merge-hardswish", "merge-hardsigmoid", "merge-gelu", "merge-layernorm", "split-swish",
+                 "merge-initializers"),
     "ascend310p3": (*_COMMON, "merge-hardswish", "merge-hardsigmoid", "split-swish", "split-gelu", "split-groupnorm",
                     "merge-initializers"),
 }

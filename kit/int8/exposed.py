@@ -36,7 +36,12 @@ class Exposed:
         self._folder = tempfile.TemporaryDirectory(prefix="kit-exposed-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / model.path.name
         try:
-            for weights in external_files(model.path, proto):
+            sources = external_files(model.path, proto)
+            if any(entry.key == "location" and entry.value == model.path.name
+                   for tensor in proto.graph.initializer for entry in tensor.external_data):
+                sources.append(model.path)  # a light graph: its weights are in the file itself, so keep that one's name
+                path = path.with_name(f"light-{path.name}")
+            for weights in sources:
                 beside = path.parent / weights.relative_to(model.path.parent)
                 beside.parent.mkdir(parents=True, exist_ok=True)
                 try:

@@ -23,6 +23,55 @@ _LOWEST = -1074 - _INDEX_BITS  # exponent for data that is zero everywhere: the 
 _BLOCK = 1 << 16  # elements worked on at a time: the buffers stay in the processor's cache
 
 
+class Extremes:
+    """Exact minimum and maximum, and how many values there were: a histogram without bins, for min-max alone.
+
+    Attributes:
+        elements: how many finite values were fed.
+        minimum: smallest finite value fed, exact; inf while there is none.
+        maximum: largest finite value fed, exact; -inf while there is none.
+        nan: how many NaN were fed.
+        infinite: how many infinities were fed.
+    """
+
+    __slots__ = ("elements", "infinite", "maximum", "minimum", "nan")
+    occupied = 0
+    counts = np.zeros(0, np.int64)
+
+    def __init__(self) -> None:
+        self.minimum, self.maximum = math.inf, -math.inf
+        self.elements = self.nan = self.infinite = 0
+
+    def add(self, array: Any) -> None:
+        """Take the values of an array of any shape and number type."""
+        values, self.nan, self.infinite = _finite(as_floats(array), self.nan, self.infinite)
+        if values.size:
+            self.take(float(values.min()), float(values.max()), values.size)
+
+    def take(self, low: float, high: float, elements: int) -> None:
+        """Take ``elements`` finite values of which the extremes are known."""
+        self.minimum, self.maximum = min(low, self.minimum) + 0.0, max(high, self.maximum) + 0.0
+        self.elements += elements
+
+    def merge(self, other: Extremes) -> None:
+        """Add what another has seen."""
+        self.take(other.minimum, other.maximum, other.elements)
+        self.nan += other.nan
+        self.infinite += other.infinite
+
+    def numbers(self) -> np.ndarray:
+        """All of it, float64 [6]: elements, 0, minimum, maximum, NaN, infinities."""
+        return np.array([self.elements, 0, self.minimum, self.maximum, self.nan, self.infinite], np.float64)
+
+    @classmethod
+    def restore(cls, numbers: np.ndarray, counts: np.ndarray) -> Extremes:
+        """What ``numbers()`` describes; there are no ``counts``."""
+        made = cls()
+        made.elements, made.minimum, made.maximum = int(numbers[0]), float(numbers[2]), float(numbers[3])
+        made.nan, made.infinite = int(numbers[4]), int(numbers[5])
+        return made
+
+
 class Histogram:
     """Counts of finite values, exact minimum and maximum, and counts of what is not finite.
 
@@ -79,20 +128,10 @@ class Histogram:
         Raises:
             BadInput: complex numbers, text or objects.
         """
-        values = _floats(array)
+        values, self.nan, self.infinite = _finite(as_floats(array).reshape(-1), self.nan, self.infinite)
         if not values.size:
             return
-        low, high = float(values.min()), float(values.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            finite = np.isfinite(values)
-            nan = int(np.count_nonzero(np.isnan(values)))
-            self.nan += nan
-            self.infinite += int(values.size - np.count_nonzero(finite)) - nan
-            values = values[finite]
-            if not values.size:
-                return
-            low, high = float(values.min()), float(values.max())
-        self._cover(low, high)
+        self.cover(float(values.min()), float(values.max()))
         for at in range(0, len(values), _BLOCK):
             self._count(values[at : at + _BLOCK])
 
@@ -101,7 +140,7 @@ class Histogram:
         self.nan += other.nan
         self.infinite += other.infinite
         if other.elements:
-            self._cover(other.minimum, other.maximum)
+            self.cover(other.minimum, other.maximum)
             self._place(other.counts, other.start, self.exponent - other.exponent)
 
     def copy(self) -> Histogram:
@@ -137,7 +176,7 @@ class Histogram:
         span = f"{self.minimum:.4g} to {self.maximum:.4g}" if self.elements else "nothing"
         return f"Histogram({self.elements} values, {span}, {len(self.counts)} bins of 2**{self.exponent})"
 
-    def _cover(self, low: float, high: float) -> None:
+    def cover(self, low: float, high: float) -> None:
         """Widen the bins and their number so that ``low`` to ``high`` fits."""
         # + 0.0 makes -0.0 into 0.0: which of the two comes first must not show.
         low, high = min(low, self.minimum) + 0.0, max(high, self.maximum) + 0.0
@@ -183,7 +222,12 @@ class Histogram:
         self.counts += found
 
 
-def _floats(array: Any) -> np.ndarray:
+def as_floats(array: Any) -> np.ndarray:
+    """An array as float32 or float64, its shape kept.
+
+    Raises:
+        BadInput: complex numbers, text or objects.
+    """
     values = np.asarray(array)
     if values.dtype.kind in "biu":
         values = values.astype(np.float64)
@@ -192,7 +236,15 @@ def _floats(array: Any) -> np.ndarray:
                        remedy="give booleans, integers or floating-point numbers up to 64 bits")
     elif values.dtype == np.float16:
         values = values.astype(np.float32)
-    return values.reshape(-1)
+    return values
+
+
+def _finite(values: np.ndarray, nan: int, infinite: int) -> tuple[np.ndarray, int, int]:
+    """The finite values, and the counts of the others raised by what was found."""
+    if not values.size or math.isfinite(float(values.min()) + float(values.max())):
+        return values, nan, infinite
+    finite, found = np.isfinite(values), int(np.count_nonzero(np.isnan(values)))
+    return values[finite], nan + found, infinite + int(values.size - np.count_nonzero(finite)) - found
 
 
 def _exponent(low: float, high: float) -> int:

@@ -119,6 +119,8 @@ def _reasons(before: Counter, integer: int, conversions: int, unpacked: int, flo
 def _rewritten(model: Model) -> Any:
     import onnx
 
+    from kit.runtimes.onnxruntime import AS_WRITTEN
+
     ort = need("onnxruntime", to="see what ONNX Runtime makes of a model", extra="base")
     with tempfile.TemporaryDirectory(prefix="kit-optimised-") as folder:
         options = ort.SessionOptions()
@@ -126,6 +128,8 @@ def _rewritten(model: Model) -> Any:
         # The level above this one depends on the processor and may not be saved.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.optimized_model_filepath = str(Path(folder) / "rewritten.onnx")
+        for name, value in AS_WRITTEN.items():
+            options.add_session_config_entry(name, value)
         try:
             ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:

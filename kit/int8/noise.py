@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kit.runner import open_runner
 
 
-def output_sqnr(model: Any, probes: list[tuple[dict, dict]], folder: Path, threads: int = 2) -> float:
+def file_sqnr(path: Path, probes: list[tuple[dict, dict]], threads: int = 2) -> float:
     """Signal-to-noise ratio, in dB, of a model's outputs against the float outputs of the probes; all outputs alike.
 
     Args:
-        model: ``onnx.ModelProto``.
+        path: the .onnx file.
         probes: feeds and float outputs.
-        folder: where the model may be written for a moment.
+        threads: processor cores to use.
     """
-    import onnx
-
-    path = folder / "trial.onnx"
-    onnx.save_model(model, str(path))
-    try:
-        with open_runner(path, threads=threads) as runner:
-            shares = Noise()
-            for feeds, outputs in probes:
-                shares.add(outputs, runner(feeds))
-    finally:
-        path.unlink()
+    with open_runner(path, threads=threads) as runner:
+        shares = Noise()
+        for feeds, outputs in probes:
+            shares.add(outputs, runner(feeds))
     return shares.decibels()
+
+
+class OutputError:
+    """How far the outputs of one way to run a model are from float: noise over signal, the mean of all outputs.
+
+    Args:
+        probes: feeds and float outputs.
+    """
+
+    def __init__(self, probes: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> None:
+        self._probes = probes
+        self._signals: dict[str, float] = {}
+        for _, outputs in probes:
+            for name, values in outputs.items():
+                if values.dtype.kind == "f":
+                    power = float(np.square(values.astype(np.float64)).sum())
+                    self._signals[name] = self._signals.get(name, 0.0) + power
+
+    def __call__(self, run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
+                 limit: float = math.inf) -> float:
+        """The share over all probes; as soon as it has reached ``limit``, what it has reached.
+
+        Args:
+            run: takes feeds, gives outputs.
+            limit: noise only grows from probe to probe, so the rest need not be run once it is that large.
+        """
+        share = 0.0
+        for feeds, outputs in self._probes:
+            found = run(feeds)
+            for name, signal in self._signals.items():
+                gap = outputs[name].astype(np.float64) - found[name]
+                share += float(np.square(gap).sum()) / (signal or 1.0) / len(self._signals)
+            if not share < limit:
+                break
+        return share
 
 
 class Noise:

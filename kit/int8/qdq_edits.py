@@ -38,12 +38,21 @@ def leave_float_alone(graph: Any, network: Network, chosen: set[str]) -> None:
                 node.input[at] = own = f"{weights}_float" if weights in made else weights
                 if own not in present:
                     present.add(own)
-                    graph.initializer.append(network.constants[weights])
+                    graph.initializer.append(place(weights, network.constants[weights]))
                     graph.initializer[-1].name = own
     for kind in ("DequantizeLinear", "QuantizeLinear"):
         read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         for node in [node for node in graph.node if node.op_type == kind and node.output[0] not in read]:
             graph.node.remove(node)
+
+
+def place(source: str, tensor: Any, data_type: int = 0) -> Any:
+    """An empty constant of the shape of ``tensor``, to be filled from the float weight ``source`` when written."""
+    import onnx
+
+    # The documentation string travels with the tensor through every renaming; qdq takes it off in the end.
+    return onnx.TensorProto(name=tensor.name, data_type=data_type or tensor.data_type, dims=tensor.dims,
+                            doc_string=source, data_location=onnx.TensorProto.EXTERNAL)
 
 
 def store_int8(graph: Any, network: Network, nodes: list[Any]) -> None:
@@ -60,28 +69,28 @@ def store_int8(graph: Any, network: Network, nodes: list[Any]) -> None:
         # A convolution with a float bias is safe.
         if any(name in restored for name in node.input) and not (node.op_type == "Conv" and len(node.input) > 2):
             continue
-        values = onnx.numpy_helper.to_array(present[weights])
-        axis = network.channel_axis(node)
-        others = tuple(at for at in range(values.ndim) if at != axis)
-        if values.dtype != np.float32 or values.size < 64:
+        tensor, axis = network.constants[weights], network.channel_axis(node)
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < 64:
             continue
-        scale = np.abs(values).max(axis=others, keepdims=True) / np.float32(127)
-        scale[scale == 0] = 1
-        made = {"q": np.rint(values / scale).astype(np.int8), "scale": np.squeeze(scale, others),
-                "zero_point": np.zeros(np.squeeze(scale, others).shape, np.int8)}
+        others = tuple(at for at in range(len(tensor.dims)) if at != axis)
+        scale = np.abs(network.extent(weights, axis)).max(axis=others) / np.float32(127)
+        scale = np.where(scale == 0, np.float32(1), scale)
         graph.initializer.remove(present[weights])
-        graph.initializer.extend(onnx.numpy_helper.from_array(array, f"{weights}_{part}")
-                                 for part, array in made.items())
+        graph.initializer.append(place(weights, tensor, onnx.TensorProto.INT8))
+        graph.initializer[-1].name = f"{weights}_q"
+        graph.initializer.extend(onnx.numpy_helper.from_array(array, f"{weights}_{part}") for part, array in (
+            ("scale", scale), ("zero_point", np.zeros(scale.shape, np.int8))))
         added.append(onnx.helper.make_node(
-            "DequantizeLinear", [f"{weights}_{part}" for part in made], [weights], f"{weights}_DQ",
-            **({"axis": axis} if axis is not None else {})))
+            "DequantizeLinear", [f"{weights}_{part}" for part in ("q", "scale", "zero_point")], [weights],
+            f"{weights}_DQ", **({"axis": axis} if axis is not None else {})))
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*added, *rest])
 
 
 def open_ends(graph: Any) -> None:
-    """Take the rounding off products that only float nodes read: the integer kernel can answer in float."""
+    """Take the rounding off products that only float nodes or the caller read: the kernel can answer in float."""
+    outputs = {value.name for value in graph.output}
     quantized = {node.input[0]: node for node in graph.node if node.op_type == "QuantizeLinear"}
     dequantized = {node.input[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     made = {node.output[0]: node for node in graph.node}
@@ -96,6 +105,10 @@ def open_ends(graph: Any) -> None:
         if second is None or made[node.input[0]].op_type != "DequantizeLinear" if node.input[0] in made else True:
             continue
         after = readers.get(second.output[0], [])
+        if not after and second.output[0] in outputs:  # it has the model's own name for it behind the rounding
+            node.output[0] = second.output[0]
+            gone += [first, second]
+            continue
         if not after or any(any(output in quantized for output in reader.output) for reader in after):
             continue
         for reader in after:

@@ -10,38 +10,30 @@ import functools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kit.errors import UnsupportedModel, unknown
+from kit.int8.layouts import (
+    BETWEEN,
+    DEFAULT_TYPES,
+    KNOWN_TYPES,
+    LAYOUTS,
+    MOVERS,
+    NO_KERNEL,
+    WEIGHTED,
+    WHY_FLOAT,
+    Layout,
+)
 from kit.need import need
+from kit.weights_file import Weights, read_light
+
+__all__ = ["BETWEEN", "DEFAULT_TYPES", "KNOWN_TYPES", "LAYOUTS", "MIN_OPSET", "MOVERS", "WEIGHTED", "Layout", "Network",
+           "gemm_factors", "prepare"]
 
 MIN_OPSET = 13  # QuantizeLinear and DequantizeLinear take one scale a channel from here on
-
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-#: Operators that only move values: they work on bytes as they are, and keep the scale of their input.
-MOVERS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool", "Resize", "Slice", "Gather", "Pad",
-          "Split")
-#: Operators that compute on bytes, but gain nothing by it: worth it only where values come and go as bytes anyway.
-BETWEEN = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu")
-#: What is made INT8 when nothing else is asked for: where ONNX Runtime's CPU provider has an integer kernel, and the
-#: loss is known to be small. Read off its QDQ selectors, 1.31.
-DEFAULT_TYPES = ("Conv", "Gemm", "MatMul", "Relu", "Clip", *BETWEEN, *MOVERS)
-#: What ONNX Runtime's quantizer can write at all.
-KNOWN_TYPES = (*DEFAULT_TYPES, "ConvTranspose", "Sigmoid", "Softmax", "Where", "InstanceNormalization",
-               "LayerNormalization", "BatchNormalization", "GatherElements")
-_NO_KERNEL = "ONNX Runtime has no integer kernel for it on a CPU: INT8 would only be converted back and forth"
-_WHY_FLOAT = {  # types that can be written but are left alone unless asked for
-    "ConvTranspose": _NO_KERNEL,
-    "InstanceNormalization": _NO_KERNEL,
-    "LayerNormalization": "means and variances of INT8 values are coarse, and there is no integer kernel",
-    "BatchNormalization": "kit.fix folds it into the convolution before it, which costs nothing",
-    "Sigmoid": "most of its output lies near 0 and 1, where 256 even steps are coarse",
-    "Softmax": "most of its output lies near 0, where 256 even steps are coarse",
-    "Where": "seldom worth a conversion",
-    "GatherElements": "seldom worth a conversion",
-}
 
 
 def prepare(proto: Any, name: str = "the model") -> Any:
@@ -64,6 +56,19 @@ def prepare(proto: Any, name: str = "the model") -> Any:
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
         raise UnsupportedModel(f"{name} holds QuantizeLinear or DequantizeLinear nodes: it is quantized already.",
                                remedy="give the float model that it was made from")
+    plain(proto)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        del graph.value_info[:]
+        graph.value_info.extend(inferred.graph.value_info)
+    except Exception:  # the tensors without a type are then left in float
+        pass
+    return proto
+
+
+def plain(proto: Any) -> Any:
+    """Turn Constant nodes into initializers, name every node, and take initializers off the inputs, in place."""
+    graph = proto.graph
     for node in [node for node in graph.node if node.op_type == "Constant"]:
         tensor = _constant(node)
         if tensor is not None:
@@ -74,12 +79,6 @@ def prepare(proto: Any, name: str = "the model") -> Any:
     for value in [value for value in graph.input if value.name in stored]:
         graph.input.remove(value)
     _name_nodes(graph)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        del graph.value_info[:]
-        graph.value_info.extend(inferred.graph.value_info)
-    except Exception:  # the tensors without a type are then left in float
-        pass
     return proto
 
 
@@ -90,10 +89,49 @@ class Network:
     Attributes:
         proto: the ``onnx.ModelProto``.
         name: of the model, for messages.
+        path: of the file, where ``proto`` refers to weights in it or beside it.
     """
 
     proto: Any = field(repr=False)
     name: str = "the model"
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> Network:
+        """The network of a file, with its large weights left on the disk.
+
+        Raises:
+            BadInput: the file is missing, truncated or not ONNX.
+            UnsupportedModel: the opset is older than 13, or the model is quantized already.
+        """
+        return cls(prepare(read_light(path), path.name), path.name, path)
+
+    def values(self, name: str) -> np.ndarray:
+        """The values of a constant, read when asked for."""
+        return self._weights.array(name)
+
+    def extent(self, name: str, axis: int | None) -> np.ndarray:
+        """The smallest and the largest value of a constant, for every channel where ``axis`` counts channels.
+
+        Returns:
+            An array that a quantizer cannot tell from the constant when it looks for its range: as many axes, the
+            same number of channels, two values a channel.
+        """
+        key = name, axis
+        if key not in self._extents:
+            values = self.values(name)
+            others = tuple(at for at in range(values.ndim) if at != axis)
+            spread = [np.asarray(take(axis=others, keepdims=True)) for take in (values.min, values.max)]
+            self._extents[key] = np.concatenate(spread, others[-1]).astype(values.dtype)
+        return self._extents[key]
+
+    @functools.cached_property
+    def _weights(self) -> Weights:
+        return Weights(self.path or Path(self.name), self.proto)
+
+    @functools.cached_property
+    def _extents(self) -> dict[tuple[str, int | None], np.ndarray]:
+        return {}
 
     @property
     def nodes(self) -> Sequence[Any]:
@@ -172,19 +210,30 @@ class Network:
     def obstacle(self, node: Any) -> str:
         """Why a node cannot become INT8 whatever is asked for; "" when it can."""
         if node.op_type not in KNOWN_TYPES or node.domain not in ("", "ai.onnx"):
-            return _NO_KERNEL
+            return NO_KERNEL
         if node.name in self.shape_arithmetic:
             return "it computes shapes, not data"
         if not any(name in self.floats for name in (node.input[0], *node.output)):
             return "its values are not float32"
         if node.op_type in ("Conv", "ConvTranspose", "Gemm") and node.input[1] not in self.constants:
             return "its weights are not constant"
+        if node.op_type == "Gemm" and len(node.input) > 2 and gemm_factors(node) != (1.0, 1.0):
+            # onnxruntime 1.31: the quantizer drops beta, and the kernel multiplies the bias by alpha.
+            return "its alpha or beta is not 1, which ONNX Runtime's quantizer and kernel get wrong beside a bias"
         return ""
 
-    def reluctance(self, node: Any) -> str:
-        """Why a node that could become INT8 is left in float unless it is asked for; "" when it is made INT8."""
-        if node.op_type not in DEFAULT_TYPES:
-            return _WHY_FLOAT.get(node.op_type, _NO_KERNEL)
+    def reluctance(self, node: Any, layout: str = "onnxruntime", *, bf16: bool = False) -> str:
+        """Why a node that could become INT8 is left in float unless it is asked for; "" when it is made INT8.
+
+        Args:
+            layout: of ``LAYOUTS``.
+            bf16: the processor computes in BF16.
+        """
+        about = LAYOUTS[layout]
+        if node.op_type not in about.types:
+            return WHY_FLOAT.get(node.op_type, about.why_not) if about.why_not == NO_KERNEL else about.why_not
+        if bf16 and about.depthwise and node.op_type == "Conv" and self._is_depthwise(node):
+            return about.depthwise
         if node.op_type == "MatMul" and not any(name in self.constants for name in node.input):
             return "it multiplies two activations, both of which would be rounded (attention)"
         if node.op_type == "Gemm" and len(node.input) > 2 and node.input[2] not in self.constants:
@@ -264,6 +313,7 @@ class Network:
 
         Conv [out, in, ...]: 0. ConvTranspose [in, out, ...]: 1, and with groups none, as one slice then serves several
         output channels. Gemm: 0 when transposed, else 1. MatMul [..., in, out]: the last, for matrices only.
+        ``one_scale`` says why there is none.
         """
         weights = self.constants.get(self.weights(node))
         if weights is None:
@@ -278,10 +328,38 @@ class Network:
             return 0 if attributes.get("transB", 0) else 1
         return 1 if rank == 2 and node.input[1] == weights.name else None
 
+    def one_scale(self, node: Any) -> str:
+        """Why the weights of a node have one scale for all output channels; "" when they have one for each."""
+        weights = self.constants.get(self.weights(node))
+        if weights is None:
+            return ""
+        if self.channel_axis(node) is not None:
+            shared = self.weight_axes([n for n in self.consumers[weights.name] if self.weights(n) == weights.name])
+            return "" if shared[weights.name] is not None else \
+                "one scale for all its weights: another node reads them along another axis"
+        if node.op_type == "ConvTranspose":
+            return "one scale for all its weights: with groups, a slice of them serves several output channels"
+        if node.input[0] == weights.name:
+            return "one scale for all its weights: they are on the left, where the kernels take one scale"
+        return "one scale for all its weights: they are a stack of matrices, for which the kernels take one scale"
+
+    def weight_axes(self, nodes: Iterable[Any]) -> dict[str, int | None]:
+        """Weights of some nodes -> the axis of their output channels; None too where nodes that share them disagree."""
+        found: dict[str, int | None] = {}
+        for node in nodes:
+            name = self.weights(node)
+            if name:
+                axis = self.channel_axis(node)
+                found[name] = axis if found.get(name, axis) == axis else None
+        return found
+
     def depthwise(self) -> int:
         """How many convolutions treat every channel alone."""
-        groups = [next((a.i for a in n.attribute if a.name == "group"), 1) for n in self.nodes if n.op_type == "Conv"]
-        return sum(group > 1 for group in groups)
+        return sum(self._is_depthwise(node) for node in self.nodes if node.op_type == "Conv")
+
+    @staticmethod
+    def _is_depthwise(node: Any) -> bool:
+        return any(a.name == "group" and a.i > 1 for a in node.attribute)
 
     def groups(self, nodes: Iterable[str]) -> Iterator[tuple[str, ...]]:
         """Put nodes that will be INT8 into groups: one with weights and those that follow it up to the next.
@@ -299,6 +377,12 @@ class Network:
             owner[node.name] = lead
             groups.setdefault(lead, []).append(node.name)
         yield from map(tuple, groups.values())
+
+
+def gemm_factors(node: Any) -> tuple[float, float]:
+    """Alpha and beta of a Gemm."""
+    given = {a.name: a.f for a in node.attribute}
+    return given.get("alpha", 1.0), given.get("beta", 1.0)
 
 
 def _end(links: dict[str, str], name: str) -> str:

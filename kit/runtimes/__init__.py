@@ -1,10 +1,30 @@
-"""One small class per runtime: ``run``, ``time``, ``memory``, ``describe``. ``kit.runner`` holds them."""
+"""One small class per runtime: ``run``, ``time``, ``memory``, ``describe``, some ``layers``; held by ``kit.runner``."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step of a model as the runtime really runs it.
+
+    Attributes:
+        name: as the runtime calls it.
+        kind: its type, such as Convolution.
+        precision: what it computes in, in the runtime's words, such as ``u8`` or ``bf16``.
+        ms: mean time of a run in milliseconds.
+        made_of: names of the model's own nodes that it stands for, or of the kernel; "" when unknown.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    ms: float
+    made_of: str = ""
 
 
 def timed(run: Callable[[], object], runs: int) -> list[float]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -9,8 +13,13 @@ import numpy as np
 from kit.errors import BadInput, UnsupportedModel, unknown
 from kit.model import Model
 from kit.need import need
-from kit.runtimes import peak_memory, timed
+from kit.runtimes import Layer, peak_memory, timed
 
+_SHORT = {"float": "f32", "float16": "f16", "double": "f64", "uint8": "u8", "int8": "i8", "int32": "i32",
+          "int64": "i64"}
+#: Session entries under which a quantized model runs as it is written: ONNX Runtime (1.31) would make a float layer
+#: between two roundings INT8 as well, with one scale for all its weights, and round float biases.
+AS_WRITTEN = {"optimization.disable_specified_optimizers": "WeightBiasQuantization"}
 LEVELS = {"none": 0, "basic": 1, "extended": 2, "all": 99}
 
 
@@ -43,16 +52,11 @@ class OnnxRuntime:
                 raise unknown("execution provider", name, offered, f"onnxruntime {ort.__version__}")
         if graph_level not in LEVELS:
             raise unknown("graph level", graph_level, LEVELS)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # errors come back as exceptions; printed as well, they are noise
-        options.graph_optimization_level = ort.GraphOptimizationLevel(LEVELS[graph_level])
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+        self._asked = (graph, threads, LEVELS[graph_level], spinning, providers or offered)
         try:
-            self._session = ort.InferenceSession(graph, options, providers=providers or offered)
+            self._session = _session(*self._asked)
         except Exception as error:  # onnxruntime raises a dozen kinds, none documented as stable
-            raise _explain(error, graph, ort.__version__) from error
+            raise explain(error, graph, ort.__version__) from error
         self._settings = {"runtime": f"onnxruntime {ort.__version__}",
                           "providers": ", ".join(self._session.get_providers()),
                           "threads": threads, "graph level": graph_level}
@@ -73,11 +77,50 @@ class OnnxRuntime:
     def time(self, feeds: dict[str, np.ndarray], runs: int) -> list[float]:
         return timed(lambda: self._session.run(None, feeds), runs)
 
+    def layers(self, feeds: dict[str, np.ndarray], runs: int = 20) -> tuple[Layer, ...]:
+        """What was run, slowest first; precision is the type of a node's first input. A second session is profiled."""
+        with tempfile.TemporaryDirectory(prefix="kit-profile-") as folder:
+            session = _session(*self._asked, profile=str(Path(folder) / "profile"))
+            for _ in range(runs + 1):
+                session.run(None, feeds)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        begin = sorted(event["ts"] for event in events if event.get("name") == "model_run")[-runs]  # one to warm up
+        spent, about = defaultdict(float), {}
+        for event in events:
+            name, found = event.get("name", ""), event.get("args", {})
+            if name.endswith("_kernel_time") and "op_name" in found and event["ts"] >= begin:
+                name = name.removesuffix("_kernel_time")
+                spent[name] += event["dur"] / 1000 / runs
+                types = [kind for entry in found.get("input_type_shape", []) for kind in entry]
+                about[name] = found["op_name"], _SHORT.get(types[0], types[0]) if types else ""
+        return tuple(Layer(name, *about[name], ms) for name, ms in sorted(spent.items(), key=lambda item: -item[1]))
+
     def memory(self) -> int:
         return peak_memory()
 
 
-def _explain(error: Exception, graph: str, version: str) -> UnsupportedModel:
+def entries(spinning: bool) -> dict[str, str]:
+    """The session's configuration entries."""
+    return {"session.intra_op.allow_spinning": "1" if spinning else "0", **AS_WRITTEN}
+
+
+def _session(graph: str, threads: int, level: int, spinning: bool, providers: list[str], profile: str = "") -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors come back as exceptions; printed as well, they are noise
+    options.graph_optimization_level = ort.GraphOptimizationLevel(level)
+    for name, value in entries(spinning).items():
+        options.add_session_config_entry(name, value)
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return ort.InferenceSession(graph, options, providers=providers)
+
+
+def explain(error: Exception, graph: str, version: str) -> UnsupportedModel:
+    """What onnxruntime raised when it loaded ``graph``, in words that help."""
     text = str(error)
     if "IR version" in text or "Opset" in text or "opset" in text:
         remedy = "export with a lower opset, or install a newer onnxruntime"

@@ -13,7 +13,7 @@ from kit.inspection.findings import Finding, Support
 from kit.inspection.graph import Graph
 from kit.targets import ascend
 
-NAMES: tuple[str, ...] = ("onnxruntime", *ascend.NAMES)
+NAMES: tuple[str, ...] = ("onnxruntime", "openvino", *ascend.NAMES)
 
 
 class Target(Protocol):
@@ -61,6 +61,10 @@ def get(name: str) -> Target:
         from kit.targets.onnxruntime import OnnxRuntimeTarget
 
         return OnnxRuntimeTarget()
+    if plain == "openvino":
+        from kit.targets.openvino import OpenVinoTarget
+
+        return OpenVinoTarget()
     return ascend.AscendTarget(plain)
 
 

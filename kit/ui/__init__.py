@@ -1,11 +1,17 @@
-"""Views for notebooks: ``panel(stage, ...)`` and ``preview(samples)``. They show and start work; they compute nothing.
+"""Views for notebooks. They show results and start work; they compute nothing.
 
+``panel(stage, ...)`` runs a stage, ``preview(samples)`` shows what the model sees, ``ranges(calibration)`` and
+``layers(sensitivity)`` let a person look and choose, ``search(model, samples)`` searches and shows what it finds.
 Nothing else in the kit imports this package, so a stage never needs a widget library.
 """
 
 from __future__ import annotations
 
+from kit.ui.layer_view import LayerView, layers
 from kit.ui.panel import Panel, panel
 from kit.ui.preview import Preview, preview
+from kit.ui.range_view import RangeView, ranges
+from kit.ui.search_view import SearchPanel, search
 
-__all__ = ["Panel", "Preview", "panel", "preview"]
+__all__ = ["LayerView", "Panel", "Preview", "RangeView", "SearchPanel", "layers", "panel", "preview", "ranges",
+           "search"]

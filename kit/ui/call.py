@@ -25,13 +25,14 @@ class Spelling:
 UNKNOWN = Spelling()
 
 
-def spelling(frame: FrameType | None, count: int, names: Sequence[str]) -> Spelling:
+def spelling(frame: FrameType | None, count: int, names: Sequence[str], *, before: int = 1) -> Spelling:
     """The arguments as the line now running in ``frame`` spells them, such as ``detector.model``; empty if unknown.
 
     Args:
         frame: of the code that called ``panel(stage, *args, **kwargs)``.
         count: how many ``args`` there were.
         names: of ``kwargs``.
+        before: arguments that stand before those, as ``stage`` does.
     """
     try:
         place = list(frame.f_code.co_positions())[frame.f_lasti // 2]
@@ -41,8 +42,8 @@ def spelling(frame: FrameType | None, count: int, names: Sequence[str]) -> Spell
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and place == (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset):
             said = {word.arg: ast.unparse(word.value) for word in node.keywords if word.arg}
-            if len(node.args) == count + 1 and not any(isinstance(arg, ast.Starred) for arg in node.args):
-                return Spelling(tuple(map(ast.unparse, node.args[1:])), {n: said[n] for n in names if n in said})
+            if len(node.args) == count + before and not any(isinstance(arg, ast.Starred) for arg in node.args):
+                return Spelling(tuple(map(ast.unparse, node.args[before:])), {n: said[n] for n in names if n in said})
     return UNKNOWN
 
 

@@ -51,11 +51,15 @@ def panel(stage: Callable[..., Any], *args: Any, options: Any = None,
 class Panel:
     """What ``panel`` returns. ``get()`` gives the result; ``controls["bits"].value = 4`` sets a control.
 
+    A stage whose files are worth watching while it runs has a panel of its own on this one: see ``_watch``.
+
     Attributes:
         stage: the function that does the work.
         controls: name of each option -> its control.
         look: the widgets.
     """
+
+    _cancelled = "Cancelled. Nothing was written."
 
     def __init__(self, stage: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *,
                  options: Any = None, choices: Mapping[str, Sequence[str]] | None = None,
@@ -213,9 +217,16 @@ class Panel:
     def _hear(self, tick: Tick) -> None:
         """The report of the run: shows the tick, or makes the run unwind."""
         if self._stop.is_set():
-            raise Cancelled
+            raise Cancelled(self._cancelled)
         if self._clock.due(tick):
             self.look.show_progress(tick, self._clock.spent())
+        self._watch()
+
+    def _watch(self) -> None:
+        """For a view of what a run has written so far. Must be quick and never raise.
+
+        Called about ten times a second while a run is under way, on the reader thread.
+        """
 
     # ---- what the controls say ---------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kit.errors import BadInput
 from kit.int8.histogram import Histogram
-from kit.int8.ranges import METHODS, candidates, choose, squared_errors
+from kit.int8.ranges import METHODS, candidates, choose, entropy_shares, error_curve, squared_errors
 
 
 def of(values) -> Histogram:
@@ -86,3 +86,100 @@ def test_unknown_method_is_named():
     with pytest.raises(BadInput, match="entropie") as raised:
         choose(of(np.ones(3)), "entropie")
     assert "entropy" in raised.value.remedy
+
+
+def brute_force(histogram: Histogram, lows, highs) -> np.ndarray:
+    """Mean squared error of every range, bin by bin in float64: the definition, written again."""
+    centres, shares = histogram.centres(), histogram.counts / histogram.elements
+    found = []
+    for low, high in zip(lows, highs, strict=True):
+        scale = (high - low) / 255 or 1.0
+        zero = round(-low / scale)
+        level = np.clip(np.rint(centres / scale) + zero, 0, 255) - zero
+        found.append(float(shares @ np.square(level * scale - centres)))
+    return np.array(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.3, 3), st.sampled_from(["both", "positive", "negative"]),
+       st.integers(1, 400))
+def test_mse_is_what_a_plain_search_over_its_grid_finds(seed, weight, sign, count):
+    random = np.random.default_rng(seed)
+    values = random.standard_normal(count) * np.exp(weight * random.standard_normal(count))
+    found = of({"both": values, "positive": np.abs(values), "negative": -np.abs(values)}[sign].astype(np.float32))
+    lows, highs = candidates(found)
+    errors = brute_force(found, lows, highs)
+    best = errors[list(zip(lows, highs, strict=True)).index(choose(found, "mse"))]
+    # The search is done in float32, where two ranges that differ by less may change places.
+    assert best <= errors.min() * (1 + 1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 300), st.floats(-40, 30), st.floats(0, 6))
+def test_there_are_always_two_ranges_to_choose_from(seed, count, decade, reach):
+    """Also for one value, denormals, and outliers that leave a few bins for the rest."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal(count) * 10.0**decade
+    found = of(np.append(values, values[0] * 10.0**reach).astype(np.float32))
+    if found.minimum or found.maximum:
+        assert len(entropy_shares(found)) >= 2
+        assert len(set(zip(*map(np.ndarray.tolist, candidates(found)), strict=True))) >= 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(90, 100), st.floats(1, 1e6), st.floats(1, 1e6))
+def test_a_farther_outlier_never_narrows_min_max_or_percentile(seed, percent, one, other):
+    """It must hold for percentile too: a coarser grid only moves an edge outwards."""
+    bulk = np.random.default_rng(seed).standard_normal(1000)
+    near, far = sorted((one, other))
+    for method in ("minmax", "percentile"):
+        narrow, wide = (choose(of(np.append(bulk, at)), method, percentile=percent) for at in (near, far))
+        assert wide[0] <= narrow[0] <= narrow[1] <= wide[1]
+
+
+def test_a_farther_outlier_widens_the_best_of_the_same_candidates():
+    """On one grid and one list of ranges the least error must move out with the outlier: clipping costs more."""
+    bulk = np.append(np.random.default_rng(0).standard_normal(20_000), -64.0)  # which keeps the grid as it is
+    highs = np.linspace(1, 64, 127)
+    best = []
+    for outlier in (8, 12, 18, 27, 40, 60):
+        found = of(np.append(bulk, [outlier] * 20))
+        best.append(int(np.argmin(squared_errors(found, np.full(127, -64.0), highs))))
+    assert best == sorted(best)
+    assert best[0] < best[-1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_denormals_and_a_huge_outlier_give_a_range_that_holds_zero(method):
+    for values in (np.float32([1e-42, -3e-42, 2e-40]), np.append(np.linspace(-1, 1, 5000), 1e30)):
+        found = of(values)
+        low, high = choose(found, method)
+        assert min(values) <= low <= 0 <= high <= max(values)
+        assert high > 0
+    assert found.occupied < 64
+
+
+def test_the_error_curve_is_the_sum_of_clipping_and_rounding():
+    values = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
+    curve = error_curve(of(values), points=40)
+    assert [len(part) for part in curve] == [40] * 4
+    assert np.allclose(curve.errors, curve.clipping + curve.rounding)
+    assert (np.diff(curve.clips) > 0).all()
+    assert curve.clips[-1] == pytest.approx(np.abs(values).max())
+    assert curve.clipping[-1] == 0  # nothing is outside min-max
+    assert (np.diff(curve.clipping) <= 1e-9).all()  # a wider range clips less
+    assert curve.rounding[-1] > curve.rounding[20]  # and rounds coarser
+    low, high = values.min() * 0.5, values.max() * 0.5
+    near = int(np.argmin(np.abs(curve.clips - np.abs(values).max() * 0.5)))
+    assert curve.errors[near] == pytest.approx(real_error(values, low, high), rel=0.15)  # the nearest of 40 points
+
+
+def test_the_error_curve_of_nothing_and_of_zeros_is_zero():
+    for histogram in (Histogram(), of(np.zeros(4))):
+        assert not any(part.any() for part in error_curve(histogram, points=5))
+
+
+def test_the_error_curve_of_denormals_keeps_its_shape():
+    values = np.random.default_rng(0).standard_normal(5000)
+    plain, tiny = (error_curve(of((values * factor).astype(np.float64))) for factor in (1.0, 2.0**-120))
+    assert np.allclose(tiny.errors * 2.0**240, plain.errors)

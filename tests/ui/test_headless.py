@@ -45,3 +45,30 @@ def test_a_notebook_with_a_panel_runs_from_top_to_bottom_and_keeps_the_plain_res
 def test_a_failing_stage_stops_run_all_with_its_remedy(run):
     with pytest.raises(nbclient.exceptions.CellExecutionError, match="Try: choose one with inputs="):
         run([CELLS[0], "panel(refuse, 'two.onnx').get()"])
+
+
+ENGINE = (
+    "import sys\nsys.path.insert(0, {tests!r})\nfrom quantization_models import conv_net, feeds\nimport kit\n"
+    "path = conv_net('toy.onnx')\nmeasured = kit.calibrate(path, feeds(3))",
+    "ranges = kit.ui.ranges(measured)\nranges",
+    "ranges.get()",
+    "picker = kit.ui.layers(kit.sensitivity(path, measured))\npicker",
+    "picker.get()",
+    "options = kit.SearchOptions(runtimes=('onnxruntime',), precisions=('fp32',), threads=(1,), levels=('all',))\n"
+    "search = kit.ui.search(path, measured, options=options)\nsearch",
+    "found = search.get()\nfound",
+)
+
+
+def test_the_panels_of_the_engine_run_through_and_leave_pictures_and_plain_results(run):
+    made = run([cell.format(tests=str(Path(__file__).parent.parent)) if "{tests" in cell else cell for cell in ENGINE])
+    outputs = [cell.outputs[0].data for cell in made.cells[1:]]
+    assert outputs[1]["text/plain"] == "{}"
+    assert outputs[3]["text/plain"] == "()"
+    for shown in (outputs[0], outputs[2]):
+        assert "needs a running kernel" in shown["text/plain"]
+        assert len(shown["image/png"]) < 60_000
+    assert outputs[4]["text/plain"] == "Panel for search: needs a running kernel. In code: panel.get()"
+    assert "candidates in" in outputs[5]["text/plain"]
+    assert "widgets" not in made.metadata
+    assert len(nbformat.writes(made)) < 150_000
