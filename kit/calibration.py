@@ -26,7 +26,8 @@ from kit.int8.budget import Budget, budget, memory_limit
 from kit.int8.collector import Channels, Collector
 from kit.int8.histogram import Histogram
 from kit.int8.measuring import Fault, Identities, Measured, Setup, channel_axes, identify, measure, probe_file
-from kit.int8.quantizable import Network, prepare
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, silent

@@ -22,7 +22,8 @@ from kit.errors import BadInput, ToolFailed, UnsupportedModel
 from kit.graph.feeds import that_run, total
 from kit.int8 import cross_layer, smoothquant
 from kit.int8.exposed import exposed
-from kit.int8.quantizable import Network, prepare
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import Network
 from kit.int8.rescaling import NotScaled, Rescaled, ScaledPair
 from kit.model import Model
 from kit.options import Help, Options, Range, expect

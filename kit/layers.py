@@ -20,7 +20,8 @@ from kit.errors import StaleResult
 from kit.int8 import qdq
 from kit.int8.exposed import Exposed, exposed
 from kit.int8.noise import decibels
-from kit.int8.quantizable import Network, plain, prepare
+from kit.int8.preparing import plain, prepare
+from kit.int8.quantizable import Network
 from kit.int8.ranking import GroupSensitivity, Sensitivity, SensitivityOptions, sensitivity, suggest_float
 from kit.model import Model, read
 from kit.options import Help, Options, Range, expect

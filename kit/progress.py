@@ -64,8 +64,11 @@ def time_left(tick: Tick, seconds: float) -> str:
 
 def words(tick: Tick, seconds: float = 0.0) -> str:
     """A tick as a sentence: ``calibrating 14/60, about 5 s left``."""
-    count = f"{tick.done}/{tick.total}" if tick.total else (str(tick.done) if tick.done else "")
-    said = " ".join(filter(None, [tick.note or "working", count]))
+    said = tick.note or "working"
+    if tick.total:
+        said = f"{said} {tick.done}/{tick.total}"
+    elif tick.done:  # of how many is unknown: a bare number would read as a part of the note
+        said = f"{said} ({tick.done} done)"
     return ", ".join(filter(None, [said, time_left(tick, seconds)]))
 
 

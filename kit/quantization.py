@@ -22,15 +22,23 @@ from kit.int8.processor import byte_types, this_processor
 from kit.int8.quantizable import KNOWN_TYPES, LAYOUTS, WEIGHTED, Network
 from kit.int8.result import BiasCorrection, NodeSetting, Quantized, Trial
 from kit.model import Model, read
-from kit.options import Help, Options, Range, expect
+from kit.options import Help, Options, Range, expect, fields
 from kit.progress import Report, Tick, silent
 from kit.record import run_stage
 from kit.weights_file import weights_bytes
 
 __all__ = ["BiasCorrection", "NodeSetting", "QuantizeOptions", "Quantized", "Trial", "quantize", "why_not_faster"]
 
-VERSION = 3
+VERSION = 4
 _PRECISIONS = {"int8-weights": "weight_only", "int4-weights": "weight_only", "fp16": "half", "dynamic": "dynamic"}
+# Options that not every precision follows, each with those that do.
+_FOLLOWED_BY = {
+    **dict.fromkeys(("method", "percentile", "tensor_methods", "activation_type", "weight_type", "bias_correction",
+                     "float_weights"), ("int8",)),
+    **dict.fromkeys(("per_channel", "reduce_range"), ("int8", "dynamic")),
+    "quantize_types": ("int8", "int8-weights", "int4-weights", "dynamic"),
+    "block": ("int8-weights", "int4-weights"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class QuantizeOptions(Options):
     method: Annotated[
         Literal["auto", "minmax", "percentile", "mse", "entropy", "tensor"],
         Help("how ranges are chosen; auto tries them and keeps the one whose output is nearest to float; tensor "
-             "chooses for every tensor by itself, which takes longer"),
+             "also chooses for every tensor by itself, which takes longer"),
     ] = "auto"
     percentile: Annotated[float, Range(90, 100, 0.001), Help("percent of values kept (percentile)")] = 99.99
     tensor_methods: Annotated[
@@ -83,6 +91,14 @@ class QuantizeOptions(Options):
              "unpacked on every run, which takes time"),
     ] = "float"
 
+    def spares(self, node: Any) -> str:
+        """Why these options leave a node (``onnx.NodeProto``) as it is; "" when they do not."""
+        if node.name in self.keep_float:
+            return "asked for by name"
+        if node.op_type in self.keep_float_types:
+            return "asked for by type"
+        return "not among quantize_types" if self.quantize_types and node.op_type not in self.quantize_types else ""
+
 
 def quantize(
     model: Any,
@@ -103,11 +119,12 @@ def quantize(
 
     Raises:
         StaleResult: the calibration is of another model.
-        BadInput: no calibration for INT8, an unknown node name or operator type, nothing left to make INT8, or types
-            of bytes that the runtime cannot multiply.
+        BadInput: no calibration for INT8, an option that the precision does not follow, an unknown node name or
+            operator type, nothing left to make INT8, or types of bytes that the runtime cannot multiply.
         ToolFailed: ONNX Runtime's quantizer refuses.
     """
     expect(QuantizeOptions, options)
+    _check_followed(options)
     model = model_of(model)
     if calibration is not None:
         calibration.check(model)
@@ -129,6 +146,16 @@ def quantize(
               "recipe": recipe, "reason": reason}
     return run_stage("quantize", Quantized, work, options=options, inputs=inputs, name=short_name(model),
                      version=VERSION, runs=runs, report=report)
+
+
+def _check_followed(options: QuantizeOptions) -> None:
+    """Refuse what was set and would have no effect on this precision."""
+    for field in fields(QuantizeOptions):
+        takers = _FOLLOWED_BY.get(field.name, (options.precision,))
+        value = getattr(options, field.name)
+        if options.precision not in takers and value != field.default:
+            raise BadInput(f"{field.name}={value!r} has no effect with precision={options.precision!r}.",
+                           remedy=f"leave {field.name} out, or choose precision=" + " or ".join(map(repr, takers)))
 
 
 def _other_precision(model: Model, calibration: Calibration | None, options: QuantizeOptions,
@@ -179,14 +206,8 @@ def plan(network: Network, calibration: Calibration, options: QuantizeOptions) -
     known = {t.name for t in calibration.tensors}
     why = {}
     for node in network.nodes:
-        reason = network.obstacle(node)
-        if node.name in options.keep_float:
-            reason = reason or "asked for by name"
-        if node.op_type in options.keep_float_types:
-            reason = reason or "asked for by type"
-        if options.quantize_types:
-            reason = reason or ("" if node.op_type in options.quantize_types else "not among quantize_types")
-        else:
+        reason = network.obstacle(node) or options.spares(node)
+        if not options.quantize_types:
             reason = reason or network.reluctance(node, options.runtime, bf16=this_processor().bf16)
         tensors = [network.same_range.get(name, name) for name in (*node.input, *node.output) if name in network.floats]
         if not reason and any(name in silent_tensors or name not in known for name in tensors):

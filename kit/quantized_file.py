@@ -18,7 +18,8 @@ from kit.card import Card, Table, bytes_text
 from kit.errors import UnsupportedModel
 from kit.int8 import qdq_read
 from kit.int8.noise import decibels
-from kit.int8.quantizable import KNOWN_TYPES, Network, plain
+from kit.int8.preparing import plain
+from kit.int8.quantizable import KNOWN_TYPES, Network
 from kit.int8.result import NodeSetting
 from kit.model import Model, read
 from kit.precisions.weight_only import Packed

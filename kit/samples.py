@@ -192,10 +192,14 @@ class Samples(Card, Sequence):
         for at in range(len(self)):
             yield self[at]
 
-    def digest(self) -> str:
-        """Of the pictures' bytes, the cuts, the preprocessing and the input's name; order counts."""
+    def identities(self) -> tuple[str, ...]:
+        """A digest of each sample, in order: of its picture's bytes and the cut. Each file is read once."""
         pictures = {path: digest(path) for path in {item.path for item in self.items}}
-        return digest([(pictures[item.path], item.quad) for item in self.items] + [self.preprocess, self.input])
+        return tuple(digest([pictures[item.path], item.quad]) for item in self.items)
+
+    def digest(self) -> str:
+        """Of the samples, the preprocessing and the input's name; order counts."""
+        return digest([self.identities(), self.preprocess, self.input])
 
     def title(self) -> str:
         return f"{len(self)} samples for input {self.input!r}"

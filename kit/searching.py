@@ -40,7 +40,7 @@ __all__ = ["Candidate", "Found", "SearchOptions", "Trial", "search"]
 
 VERSION = 1
 Runtime = Literal["onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16", "fp16", "int8", "int8+bf16", "int8-weights"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "int8+bf16", "int8-weights", "int4-weights"]
 Method = Literal["auto", "minmax", "percentile", "mse", "entropy", "tensor"]
 Level = Literal["all", "extended", "basic"]
 
@@ -239,12 +239,13 @@ def _confirm(log: Log, job: Job, allowed: float, executor: Executor | None, repo
     if path.is_file() and json.loads(path.read_text(encoding="utf-8"))["numbers"] == numbers:
         return
     measured: dict[int, dict[str, Any]] = {}
-    if any(t.number for t in near) and (len(near) > 1 or near[0].why):
+    rivals = [t for t in near if t.number]  # the baseline is what they are timed against
+    if rivals and (len(near) > 1 or near[0].why):
         try:
             if executor is None:
-                measured = run_duel(job, near, log.trials[0], part(report, "timing the best against each other"))
+                measured = run_duel(job, rivals, log.trials[0], part(report, "timing the best against each other"))
             else:
-                measured = executor.submit(run_duel, job, near, log.trials[0]).result()
+                measured = executor.submit(run_duel, job, rivals, log.trials[0]).result()
         except KitError as error:
             log.say(unconfirmed=error.what)
     replace_text(path, json.dumps({"numbers": numbers, "measured": measured}, indent=1))

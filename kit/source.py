@@ -15,6 +15,8 @@ KINDS = {
     "savedmodel": "a TensorFlow SavedModel folder (saved_model.pb)",
 }
 
+NAMES = {"paddle": "a Paddle model", "openvino": "an OpenVINO model", "savedmodel": "a TensorFlow SavedModel"}
+
 #: What to do where only an ONNX model will do.
 TO_ONNX = {
     "paddle": "export it first with kit.export({path!r})",

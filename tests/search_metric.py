@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,12 @@ def finite(runner) -> float:
 def never(runner) -> float:
     """A metric that takes nothing from OpenVINO."""
     return 0.0 if "openvino" in runner.settings["runtime"] else 1.0
+
+
+def slow(runner) -> float:
+    """A metric that takes longer than a second: a search that is allowed one has no time for a second trial."""
+    time.sleep(1.1)
+    return 1.0
 
 
 def run(model: Path, runs: Path, **more) -> kit.Found:

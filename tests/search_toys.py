@@ -15,8 +15,8 @@ from kit.trials.log import Log, Trial
 from kit.trials.space import Candidate, baseline, space
 
 OPTIONS = SearchOptions(methods=("mse", "minmax", "tensor"))
-OFFERED = {"onnxruntime": ("fp32", "int8", "int8-weights"),
-           "openvino": ("fp32", "bf16", "int8", "int8+bf16", "int8-weights")}
+OFFERED = {"onnxruntime": ("fp32", "int8", "int8-weights", "int4-weights"),
+           "openvino": ("fp32", "bf16", "int8", "int8+bf16", "int8-weights", "int4-weights")}
 ALLOWED = 0.01
 
 

@@ -14,7 +14,8 @@ from quantization_models import conv_net, feeds, save
 from kit.calibration import CalibrateOptions, Calibration, calibrate, merge_calibrations
 from kit.errors import BadInput, StaleResult, UnsupportedModel
 from kit.int8 import measuring
-from kit.int8.quantizable import Network, prepare
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.progress import Cancelled
 from kit.runner import open_runner

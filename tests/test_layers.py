@@ -67,7 +67,8 @@ def test_every_measured_tensor_that_is_left_has_a_row(errors):
 def test_errors_by_hand(model, quantized, errors):
     from kit.int8 import qdq
     from kit.int8.exposed import exposed
-    from kit.int8.quantizable import Network, prepare
+    from kit.int8.preparing import prepare
+    from kit.int8.quantizable import Network
     from kit.model import read
 
     network = Network(prepare(read(model.path)))

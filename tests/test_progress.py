@@ -12,7 +12,12 @@ def test_track_reports_before_the_first_and_after_each():
 def test_words_say_what_how_far_and_how_long():
     assert words(Tick(14, 60, "calibrating"), 1.52) == "calibrating 14/60, about 5 s left"
     assert words(Tick(0, None, "")) == "working"
-    assert words(Tick(3, None, "reading")) == "reading 3"
+
+
+def test_where_the_total_is_unknown_the_number_says_what_it_is():
+    assert words(Tick(3, None, "reading")) == "reading (3 done)"
+    assert words(Tick(2, None, "trying OpenVINO INT8, 2 threads")) == "trying OpenVINO INT8, 2 threads (2 done)"
+    assert words(Tick(0, None, "starting"), 9) == "starting"
 
 
 def test_no_time_is_promised_before_the_first_step_or_after_the_last():

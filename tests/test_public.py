@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,14 @@ def test_floors_are_kept(path):
         assert not above, f"{room} stands on the ground floor and imports {above}"
     if room != "ui":
         assert "ui" not in above, "nothing imports the panels"
+
+
+def test_the_floors_of_the_documentation_are_those_that_are_checked():
+    text = (HOME.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| ")}
+    assert set(re.findall(r"`(\w+)/?`", rows["ground"])) == GROUND
+    named = set(re.findall(r"`(\w+)/", " ".join(rows.values())))
+    assert named == {path.parent.name for path in HOME.glob("*/__init__.py")}
 
 
 def test_modules_are_not_named_like_their_functions():

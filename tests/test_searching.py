@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quantization_models import conv_net, feeds
-from search_metric import SMALL, never, run
+from onnx import helper
+from quantization_models import attention_net, conv_net, feeds, save
+from search_metric import SMALL, never, run, slow
 
 import kit
 from kit.errors import BadInput, StaleResult, ToolFailed
@@ -87,11 +88,17 @@ def test_the_same_call_again_only_reads_the_log(found, model):
 
 
 def test_more_seconds_go_on_with_the_log_and_another_allowed_loss_does_not(model, tmp_path):
-    short = run(model, tmp_path, seconds=1, **ONLY)
+    def searched(**options):
+        return kit.search(model, feeds(), kit.SearchOptions(**ONLY, **options), metric=slow, runs=tmp_path)
+
+    short = searched(seconds=1)
     assert not short.ended
-    assert len(short.trials) < 3
-    assert run(model, tmp_path, seconds=500, **ONLY).folder == short.folder
-    assert run(model, tmp_path, seconds=1, sqnr=25.0, **ONLY).folder != short.folder
+    assert len(short.trials) == 1
+    longer = searched(seconds=500)
+    assert longer.ended
+    assert longer.folder == short.folder
+    assert longer.trials[0] == short.trials[0]
+    assert searched(seconds=1, loss=0.02).folder != short.folder
 
 
 def test_another_model_or_other_samples_begin_anew(model, tmp_path):
@@ -157,6 +164,27 @@ def test_a_model_that_cannot_be_int8_is_searched_in_float(tmp_path):
     found = kit.search(old, feeds(), kit.SearchOptions(**ONLY), runs=tmp_path)
     assert {t.candidate.precision for t in found.trials} == {"fp32"}
     assert any("opset" in note for note in found.not_reached)
+
+
+def test_a_net_of_matrix_products_is_also_tried_with_weights_in_few_bits(tmp_path):
+    options = kit.SearchOptions(**{**SMALL, "runtimes": ("onnxruntime",), "everything": True,
+                                   "precisions": ("fp32", "int8-weights", "int4-weights")})
+    found = kit.search(attention_net(tmp_path / "block.onnx"), feeds(2, shape=(1, 12, 64)), options, runs=tmp_path)
+    scores = {t.candidate.precision: (t.state, t.score) for t in found.trials}
+    assert {state for state, _ in scores.values()} == {"measured"}
+    assert scores["fp32"][1] > scores["int8-weights"][1] > scores["int4-weights"][1] > 15
+
+
+def test_products_too_small_to_pack_cost_one_trial_and_say_why(tmp_path):
+    small = save([helper.make_node("MatMul", ["x", "w"], ["y"], "small")], {"w": np.ones((8, 8), np.float32)},
+                 tmp_path / "small.onnx", shape=(4, 8), output_shape=[4, 8])
+    options = kit.SearchOptions(**{**SMALL, "threads": (1, 2), "runtimes": ("onnxruntime",),
+                                   "precisions": ("fp32", "int8-weights")})
+    found = kit.search(small, feeds(2, shape=(4, 8)), options, runs=tmp_path)
+    (failed,) = [t for t in found.trials if t.state == "failed"]
+    assert failed.candidate.precision == "int8-weights"
+    assert "MatMul or Gemm" in failed.why
+    assert any(failed.why in note for note in found.not_reached)
 
 
 def test_everything_tries_the_whole_space(model, tmp_path):

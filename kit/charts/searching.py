@@ -18,7 +18,7 @@ from kit.trials.log import TRIALS, Trial
 _SYMBOLS = {"onnxruntime": "circle", "openvino": "diamond"}
 _RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 _COLOURS = {"fp32": COLOURS[6], "bf16": COLOURS[0], "fp16": COLOURS[4], "int8": COLOURS[1], "int8+bf16": COLOURS[2],
-            "int8-weights": COLOURS[3]}
+            "int8-weights": COLOURS[3], "int4-weights": COLOURS[5]}
 _EXACT = 80.0  # dB above which a difference from float is only that of another order of sums
 _FAR = 8  # losses beyond so many times the allowed one, or dB beneath it, stand at the edge
 _TICKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10, 20, 50)

@@ -68,9 +68,9 @@ class Digit(Sample):
 class Digits(Samples):
     """Samples whose pictures all lie in one file."""
 
-    def digest(self) -> str:
-        """Of the pixels, the preprocessing and the input's name; order counts."""
-        return digest([item.pixels for item in self.items] + [self.preprocess, self.input])
+    def identities(self) -> tuple[str, ...]:
+        """A digest of each digit's pixels, in order."""
+        return tuple(digest(item.pixels) for item in self.items)
 
 
 def digits_samples(

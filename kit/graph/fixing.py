@@ -24,11 +24,11 @@ from kit.graph.rules_shape import parse
 from kit.graph.rules_whole import operators
 from kit.graph.table import RULES, chosen, default_rules
 from kit.graph.trial import Trial
+from kit.inspection.graph import onnx_source
 from kit.model import Model, TensorSpec, external_files
 from kit.options import expect
 from kit.progress import Report, silent
 from kit.record import check_files, run_stage
-from kit.source import recognise
 
 VERSION = 1
 
@@ -54,7 +54,7 @@ def fix(model: Any, options: FixOptions = FixOptions(), *,  # noqa: B008
     if getattr(model, "provenance", None) is not None:
         check_files(model)
     source = getattr(model, "model", model)
-    source = source if isinstance(source, Model) else Model.open(recognise(source).graph)
+    source = source if isinstance(source, Model) else Model.open(onnx_source(source, "fix").graph)
     chosen(options.rules, options.target)
     for name in options.skip:
         if name.partition(":")[0] not in RULES:
@@ -78,7 +78,7 @@ def applicable(model: Any, target: str = "onnxruntime") -> list[tuple[str, str, 
         BadInput: no such file or target.
     """
     rules = chosen((), default_rules(target) and target)
-    source = model if isinstance(model, Model) else Model.open(recognise(model).graph)
+    source = model if isinstance(model, Model) else Model.open(onnx_source(model, "audit").graph)
     failed: dict[str, tuple[str, str, str]] = {}
     while True:
         try:

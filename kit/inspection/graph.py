@@ -20,7 +20,7 @@ from kit.errors import BadInput, unknown
 from kit.inspection.shape_arithmetic import LIMIT, ShapeArithmetic, dtype_name, type_of
 from kit.model import read
 from kit.need import need
-from kit.source import TO_ONNX, Source, recognise
+from kit.source import NAMES, TO_ONNX, Source, recognise
 
 SMALL = 1024  # elements: constants up to this many may steer shapes, and are looked at
 # For axes that nobody bound: a picture, a line of text, a picture for a net with a fixed head. The first that fits.
@@ -149,7 +149,7 @@ def onnx_source(thing: Any, stage: str) -> Source:
     """
     source = recognise(thing)
     if source.kind != "onnx":
-        raise BadInput(f"{stage} works on ONNX; {source.path} is a {source.kind} model.",
+        raise BadInput(f"{stage} works on ONNX; {source.path} is {NAMES[source.kind]}.",
                        remedy=TO_ONNX[source.kind].format(path=str(source.path)) + f", then kit.{stage} what comes out"
                        if source.kind == "paddle" else TO_ONNX[source.kind])
     return source

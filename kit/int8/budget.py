@@ -14,19 +14,17 @@ from kit.errors import UnsupportedModel
 from kit.int8.counting import SLOTS
 from kit.int8.histogram import BINS
 from kit.int8.measuring import resident
-from kit.int8.parts import Parts, Span, spans
+from kit.int8.parts import Parts, Span, layout, spans
 from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.weights_file import weights_bytes
 
-PART_BYTES = 16_000_000  # of measured tensors in a part: they are counted while the processor's cache still has them
+PART_BYTES = 8_000_000  # of measured tensors in a part: they are counted while the processor's cache still has them
 MOST_PARTS = 64
 # Measured on Linux, x86-64: what loading the libraries and opening a session adds to a process.
-_LIBRARIES = {"onnx": 10_000_000, "onnxruntime": 45_000_000, "numba": 62_000_000}
+_LIBRARIES = {"onnx": 10_000_000, "onnxruntime": 45_000_000, "numba": 130_000_000}
 _SESSION = 1_500_000
-# Times the tensors of a part: as handed out, as ONNX Runtime keeps them of the first run, and what lies between.
-_TENSORS = 4.5
-_TABLES = 4 * BINS * 4  # of the counting loop, a thread
+_TABLES = 4 * BINS * 2  # of the counting loop, a thread
 
 
 @dataclass(frozen=True)
@@ -138,10 +136,13 @@ def _weigh(network: Network, model: Model, axes: Mapping[str, int], sizes: dict[
     weights = weights_bytes(network.proto)
     sample = sum(np.asarray(array).nbytes for array in feeds.values())
     libraries = sum(size for name, size in _LIBRARIES.items() if name not in sys.modules)
-    # Twice the weights: as they lie in the file, and in the order ONNX Runtime computes in. The last count is the
-    # merged state, twice to be written.
-    lane = int(_TENSORS * activations) + 2 * sample + _TABLES
-    grows = libraries + 2 * weights + len(cut) * _SESSION + workers * lane + (workers + 2) * state
+    # Of a thread: the place for all that is handed out, and what ONNX Runtime needs inside of the largest part, where
+    # a tensor is once more as large (in the order of its kernels). The first run also keeps its outputs. Twice the
+    # weights: as they lie in the file, and in the order ONNX Runtime computes in. The last count is the merged state,
+    # twice to be written.
+    _, places = layout(cut, [{name: sizes.get(name, 0) for name in span.outputs} for span in cut])
+    lane = places + activations + 2 * sample + _TABLES
+    grows = libraries + 2 * weights + len(cut) * _SESSION + activations + workers * lane + (workers + 2) * state
     return Budget(parts, workers, sizes, activations, state, weights, _resident_all() + grows, grows)
 
 

@@ -82,14 +82,23 @@ class Chooser:
     overrules: Mapping[str, str] = field(default_factory=dict)
 
     def choose(self, method: str, percentile: float, bias_correction: str) -> Chosen:
-        """Ranges by a method (``auto``: the best of all), then biases (``auto``: where the output is not worse)."""
+        """Ranges by a method (``auto``: the best of all; ``tensor``: those or better), then biases.
+
+        Args:
+            method: see ``QuantizeOptions``.
+            percentile: for that method.
+            bias_correction: ``auto``: where the output is not worse.
+        """
         probes = list(self.calibration.probes())
         notes, range_methods, tried = [], {}, []
         candidates = ((method, percentile),)
-        if method == "auto":
-            candidates = CANDIDATES if probes else (("mse", 100.0),)
-            if not probes:
-                notes.append("Without probe samples the methods could not be compared; mse was taken.")
+        if method in ("auto", "tensor") and not probes:
+            candidates = (("mse", 100.0),)
+            notes.append("Without probe samples the methods could not be compared; mse was taken.")
+        elif method == "auto":
+            candidates = CANDIDATES
+        elif method == "tensor":  # chosen in simulated arithmetic: in the runtime's, a single method may do better
+            candidates = (*CANDIDATES, (method, percentile))
         forced = {tensor: ranges_of.choose(self.calibration.histogram(tensor), own, percentile=percentile)
                   for tensor, own in self.overrules.items()}
         for at, (name, percent) in enumerate(candidates):
@@ -97,7 +106,7 @@ class Chooser:
             self.report(Tick(at, len(candidates) + 1, f"ranges by {label}"))
             if name == "tensor":
                 ranges, range_methods, note = self._tuned(probes)
-                notes += note
+                notes.append(note)
             else:
                 ranges = self.calibration.ranges(name, percentile=percent)
             ranges = {**ranges, **forced}
@@ -105,6 +114,10 @@ class Chooser:
             tried.append((label, ranges, made, self._sqnr(made, probes)))
         label, ranges, made, sqnr = max(tried, key=lambda trial: trial[3] if trial[3] is not None else 0.0)
         trials = tuple(Trial(name, heard or 0.0) for name, _, _, heard in sorted(tried, key=lambda t: -(t[3] or 0.0)))
+        if range_methods and label != "tensor":
+            range_methods = {}
+            notes.append(f"As written, {label} for all tensors was not worse, so it was taken: "
+                         f"{sqnr:.1f} against {tried[-1][3]:.1f} dB.")
         biases: tuple[BiasCorrection, ...] = ()
         if bias_correction != "no":
             self.report(Tick(len(candidates), len(candidates) + 1, "correcting biases"))
@@ -120,17 +133,14 @@ class Chooser:
         return [f"tensor_methods names {', '.join(lost)}, which this model does not round: float nodes make and read "
                 "it, or it takes another tensor's range."] if lost else []
 
-    def _tuned(self, probes: list) -> tuple[dict, dict[str, str], list[str]]:
+    def _tuned(self, probes: list) -> tuple[dict, dict[str, str], str]:
         from kit.int8.tuned import tuned_ranges
 
-        if not probes:
-            return (self.calibration.ranges("mse"), {},
-                    ["Without probe samples the ranges could not be compared tensor by tensor; mse was taken."])
         found = tuned_ranges(self.network, self.model, self.calibration, self.nodes, self.recipe, probes,
                              report=self.report)
-        return dict(found.ranges), dict(found.methods), [
+        return dict(found.ranges), dict(found.methods), (
             f"Choosing tensor by tensor took {found.tried} trials and brought the output from "
-            f"{found.sqnr_before:.1f} to {found.sqnr:.1f} dB."]
+            f"{found.sqnr_before:.1f} to {found.sqnr:.1f} dB in simulated arithmetic.")
 
     def _with_biases(self, ranges: dict, made: qdq.Skeleton, sqnr: float | None, probes: list,
                      asked: str) -> tuple[qdq.Skeleton, float | None, tuple[BiasCorrection, ...], list[str]]:

@@ -122,8 +122,8 @@ class Watched:
             elif self._fit(values.shape[self.axis]):
                 # Gemm and MatMul have the channels last: turned, so that a channel is one row.
                 turned = np.moveaxis(values, -1, 0)[None] if self.axis == -1 else values
-                return np.ascontiguousarray(turned).reshape(-1), turned[:1, :1].size
-        return np.ascontiguousarray(values).reshape(-1), values.size
+                return np.require(turned, requirements="CA").reshape(-1), turned[:1, :1].size
+        return np.require(values, requirements="CA").reshape(-1), values.size
 
     def _add(self, rows: np.ndarray, first: int) -> float:
         """Count rows, the first of which is number ``first``, by numpy; returns the largest finite magnitude."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,15 @@ LOWEST, HIGHEST = -0x7F800000, 0x7F7FFFFF  # keys of the smallest and the larges
 NO_LOW, NO_HIGH = 0x7FFFFFFF, -0x80000000  # extremes of nothing
 #: Why ``compiled.count`` came back: all is counted, a value lies outside the histogram, or one is not finite.
 DONE, OUTSIDE, NOT_FINITE = 0, 1, 2
+_LOADING = threading.Lock()
 
 
 def kernels() -> Any | None:
     """The module of compiled loops; None when numba is absent or switched off."""
-    return None if os.environ.get("KIT_NUMBA") == "0" else _compiled()
+    if os.environ.get("KIT_NUMBA") == "0":
+        return None
+    with _LOADING:  # two threads that load at once would compile what is compiled
+        return _compiled()
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from kit.card import bytes_text
 from kit.errors import BadInput
 from kit.int8.arrays import load_arrays, save_arrays
 from kit.int8.collector import Collector
+from kit.int8.counting import kernels
 from kit.int8.parts import Lane, Parts
 from kit.int8.quantizable import WEIGHTED, Network
 from kit.model import Model
 from kit.progress import Report, Tick
 from kit.record import digest
-from kit.samples import sample_name
+from kit.samples import Samples, sample_name
 
 CHECKPOINT_SECONDS = 10.0  # work that may be lost
 _STATE = "state.npz"
@@ -79,11 +80,9 @@ class Identities:
 def identify(samples: Sequence, threads: int = 2) -> Identities:
     """Find out who the samples are; pictures by their files, feeds by their arrays, each looked at once."""
     names = tuple(sample_name(samples, at) for at in range(len(samples)))
-    pictures = getattr(samples, "items", None)
-    if isinstance(pictures, tuple) and all(hasattr(p, "path") for p in pictures):
-        files = {path: digest(path) for path in {picture.path for picture in pictures}}
-        found = tuple((digest([files[p.path], p.quad])[:16],) for p in pictures)
-        return Identities(names, found, digest([found, [getattr(samples, "preprocess", None), samples.input]]))
+    if isinstance(samples, Samples):
+        found = tuple((each[:16],) for each in samples.identities())
+        return Identities(names, found, digest([found, [samples.preprocess, samples.input]]))
     with ThreadPoolExecutor(threads) as pool:
         found = tuple(pool.map(lambda at: _items(samples[at]), range(len(samples))))
     return Identities(names, found, digest(found))
@@ -199,6 +198,8 @@ class _Run:
         lost = [at for at, key in self.kept.items()
                 if at < found.done and at not in found.skipped and not probe_file(self.partial, key).is_file()]
         begun = found.done
+        report(Tick(begun, total, "loading the counting loops; the first time compiles them"))
+        kernels()
         with Parts(setup.network, setup.model, tuple(setup.axes), setup.sizes, setup.parts) as parts, \
                 ThreadPoolExecutor(setup.workers) as pool:
             for mine in own:
@@ -207,7 +208,9 @@ class _Run:
                 for at in lost:
                     pool.submit(self._one, at, False).result()
                 while found.done < total:
-                    while begun < total and len(waiting) < setup.workers and not found.stopped:
+                    # The first by itself: it finds the shapes, with memory for which the others need not ask again.
+                    many = setup.workers if parts.plans else 1
+                    while begun < total and len(waiting) < many and not found.stopped:
                         waiting.append(pool.submit(self._one, begun))
                         begun += 1
                     if not waiting:
@@ -232,6 +235,7 @@ class _Run:
                     self._gather(own)
                     self._save()
                 elif not (self.partial / _STATE).is_file():
+                    wait([future for future in waiting if not future.cancelled()])  # they may write a probe yet
                     shutil.rmtree(self.partial, ignore_errors=True)
                 raise
         self._gather(own)

@@ -30,6 +30,8 @@ from kit.runner import check_feeds
 from kit.runtimes.onnxruntime import LEVELS, explain
 
 _ALIGNED = 64
+#: Of each part, shape and type of every output.
+Plans = list[dict[str, tuple[tuple[int, ...], np.dtype]]]
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Parts:
     def __init__(self, network: Network, model: Model, tensors: Sequence[str], sizes: Mapping[str, int],
                  count: int) -> None:
         self.model, self.tensors = model, frozenset(tensors)
+        self.plans: dict[tuple, Plans] = {}  # by the shapes of the inputs, found by the first run with them
         self.spans = spans(network, tensors, sizes, count)
         self._folder = tempfile.TemporaryDirectory(prefix="kit-parts-", ignore_cleanup_errors=True)
         try:
@@ -139,8 +142,7 @@ class Lane:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._shapes: tuple = ()
-        self._shared = np.empty(0, np.uint8)
-        self._plans: list[dict[str, tuple[tuple[int, ...], np.dtype]]] = []
+        self._memory = np.empty(0, np.uint8)
         self._bound: list[tuple[Any, dict[str, np.ndarray]]] = []
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -156,13 +158,15 @@ class Lane:
         yield {name: array for name, array in feeds.items() if name in parts.tensors}
         shapes = tuple((name, array.shape) for name, array in sorted(feeds.items()))
         if shapes != self._shapes:
-            self._shapes, self._plans, self._bound = shapes, [], []
-        elif not self._bound:
-            self._bind()
+            self._shapes, self._bound = shapes, []
+        if not self._bound and shapes in parts.plans:
+            self._bind(parts.plans[shapes])
+        bound, plans = self._bound, []
         held = dict(feeds)
         for at, span in enumerate(parts.spans):
             try:
                 found = self._run(at, {name: held[name] for name in span.inputs})
+                plans.append({name: (array.shape, array.dtype) for name, array in found.items()})
             except Exception as error:
                 taken = {name: list(array.shape) for name, array in feeds.items()}
                 raise BadInput(f"onnxruntime could not run {model.path.name} on {taken}.",
@@ -173,39 +177,62 @@ class Lane:
             held = {name: array for name, array in held.items() if name in later}
             yield found
             found = {}
+        if not bound:
+            parts.plans[shapes] = plans
 
     def _run(self, at: int, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         session, names = self._parts.sessions[at], list(self._parts.spans[at].outputs)
         if not self._bound:
-            found = dict(zip(names, session.run(names, feeds), strict=True))
-            self._plans.append({name: (array.shape, array.dtype) for name, array in found.items()})
-            return found
+            return dict(zip(names, session.run(names, feeds), strict=True))
         binding, places = self._bound[at]
         for name, array in feeds.items():
             binding.bind_cpu_input(name, array)
-        session.run_with_iobinding(binding)
-        return places
+        try:
+            session.run_with_iobinding(binding)
+            return places
+        except Exception:  # a shape follows from the values, and is another one now
+            return dict(zip(names, session.run(names, feeds), strict=True))
 
-    def _bind(self) -> None:
-        """Give every output a place: what later parts need a place of its own, the others in memory all parts share."""
+    def _bind(self, plans: Plans) -> None:
+        """Give every output a place in one piece of memory; a place is used again once nobody needs what it held."""
         parts = self._parts
-        plain = [{name: _room(*about) for name, about in plan.items() if name not in span.needed}
-                 for plan, span in zip(self._plans, parts.spans, strict=True)]
-        size = max(sum(rooms.values()) for rooms in plain) + _ALIGNED
-        if self._shared.size < size:
-            self._shared = np.empty(size, np.uint8)
-        begin = -self._shared.ctypes.data % _ALIGNED
-        for session, plan, rooms in zip(parts.sessions, self._plans, plain, strict=True):
-            binding, places, at = session.io_binding(), {}, begin
+        places, size = layout(parts.spans, [{name: _room(*about) for name, about in plan.items()} for plan in plans])
+        if self._memory.size < size + _ALIGNED:
+            self._memory = np.empty(0, np.uint8)  # let go before more is taken
+            self._memory = np.empty(size + _ALIGNED, np.uint8)
+        begin = -self._memory.ctypes.data % _ALIGNED
+        for session, plan in zip(parts.sessions, plans, strict=True):
+            binding, arrays = session.io_binding(), {}
             for name, (shape, dtype) in plan.items():
-                if name in rooms:
-                    length = int(np.prod(shape)) * dtype.itemsize
-                    places[name] = self._shared[at : at + length].view(dtype).reshape(shape)
-                    at += rooms[name]
-                else:
-                    places[name] = np.empty(shape, dtype)
-                binding.bind_output(name, "cpu", 0, dtype, shape, places[name].ctypes.data)
-            self._bound.append((binding, places))
+                at, length = begin + places[name], int(np.prod(shape)) * dtype.itemsize
+                arrays[name] = self._memory[at : at + length].view(dtype).reshape(shape)
+                binding.bind_output(name, "cpu", 0, dtype, shape, arrays[name].ctypes.data)
+            self._bound.append((binding, arrays))
+
+
+def layout(spans: Sequence[Span], rooms: Sequence[Mapping[str, int]]) -> tuple[dict[str, int], int]:
+    """Where in one piece of memory each output lies, and how long that is: the first gap that is free.
+
+    Args:
+        spans: the parts.
+        rooms: bytes of each output, part by part.
+    """
+    last = {name: at for at, span in enumerate(spans) for name in (*span.outputs, *span.inputs)}
+    places: dict[str, int] = {}
+    live: list[tuple[int, int, int]] = []  # begin, end, last part that needs it
+    size = 0
+    for at, wanted in enumerate(rooms):
+        live = [piece for piece in live if piece[2] >= at]
+        for name, room in wanted.items():
+            begin = 0
+            for other in sorted(live):
+                if begin + room <= other[0]:
+                    break
+                begin = max(begin, other[1])
+            places[name] = begin
+            live.append((begin, begin + room, last[name]))
+            size = max(size, begin + room)
+    return places, size
 
 
 def _room(shape: tuple[int, ...], dtype: np.dtype) -> int:

@@ -20,7 +20,8 @@ from kit.card import Card, Table
 from kit.errors import BadInput
 from kit.int8 import qdq
 from kit.int8.noise import OutputError, decibels
-from kit.int8.quantizable import MOVERS, Network, prepare
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import MOVERS, Network
 from kit.int8.simulated import Place, Simulated
 from kit.model import Model, read
 from kit.options import Help, Options, Range, expect

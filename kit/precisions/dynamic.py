@@ -21,8 +21,9 @@ import numpy as np
 from kit.calibration import Calibration, short_name
 from kit.errors import UnsupportedModel
 from kit.int8.noise import decibels
+from kit.int8.preparing import prepare
 from kit.int8.processor import byte_types, this_processor
-from kit.int8.quantizable import Network, prepare
+from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.precisions import Written, matrices
 from kit.precisions.matrices import Key
@@ -104,13 +105,7 @@ def _plan(network: Network, options: QuantizeOptions) -> dict[str, str]:
             size["Conv" if is_convolution else "product"] += tensor_bytes(weights)
         if not reason and np.prod(network.constants[node.input[1]].dims) < LEAST:
             reason = f"it has fewer than {LEAST} weights: finding the range would cost more than it saves"
-        if not reason and node.name in options.keep_float:
-            reason = "asked for by name"
-        if not reason and node.op_type in options.keep_float_types:
-            reason = "asked for by type"
-        if not reason and options.quantize_types and node.op_type not in options.quantize_types:
-            reason = "not among quantize_types"
-        why[node.name] = reason
+        why[node.name] = reason or options.spares(node)
     detail = "\n".join(f"{name}: {reason}" for name, reason in why.items())
     if size["Conv"] > size["product"]:
         share = size["Conv"] / (size["Conv"] + size["product"])

@@ -18,7 +18,8 @@ import numpy as np
 from kit.calibration import Calibration, short_name
 from kit.errors import UnsupportedModel
 from kit.int8.exposed import exposed
-from kit.int8.quantizable import Network, prepare
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.precisions import Written
 from kit.precisions.matrices import reads
@@ -121,10 +122,8 @@ def _value_extremes(network: Network, model: Model, calibration: Calibration) ->
 
 def _reason(network: Network, node: Any, options: QuantizeOptions, extremes: dict[str, float]) -> str:
     """Why a node stays in float32; "" when it becomes FP16."""
-    if node.name in options.keep_float:
-        return "asked for by name"
-    if node.op_type in options.keep_float_types:
-        return "asked for by type"
+    if asked := options.spares(node):
+        return asked
     if node.op_type in KEPT:
         return KEPT[node.op_type]
     slots = half_slots(node, network.proto)

@@ -17,7 +17,8 @@ import numpy as np
 from kit.calibration import Calibration, short_name
 from kit.errors import BadInput, UnsupportedModel
 from kit.int8.noise import decibels
-from kit.int8.quantizable import Network, prepare
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.need import need
 from kit.precisions import Written, matrices
@@ -132,13 +133,7 @@ def _plan(network: Network, options: QuantizeOptions) -> dict[str, str]:
     why = {}
     for node in network.nodes:
         reason = _obstacle(network, node, options.block)
-        if not reason and node.name in options.keep_float:
-            reason = "asked for by name"
-        if not reason and node.op_type in options.keep_float_types:
-            reason = "asked for by type"
-        if not reason and options.quantize_types and node.op_type not in options.quantize_types:
-            reason = "not among quantize_types"
-        why[node.name] = reason
+        why[node.name] = reason or options.spares(node)
     if all(why.values()):
         convolutions = sum(node.op_type in ("Conv", "ConvTranspose") for node in network.nodes)
         told = f" Its {convolutions} convolutions have no such form." if convolutions else ""

@@ -24,7 +24,7 @@ from kit.model import Model
 from kit.progress import Report, Tick, silent
 from kit.runner import open_runner
 from kit.trials.log import Trial
-from kit.trials.space import INTEGER, Candidate, baseline
+from kit.trials.space import INTEGER, WEIGHT_ONLY, Candidate, baseline
 from kit.worker import Process
 
 if TYPE_CHECKING:
@@ -156,6 +156,11 @@ def attempt(job: Job, ask: Ask, report: Report = silent) -> Trial:
 def duel(job: Job, trials: Sequence[Trial], first: Trial) -> dict[int, dict[str, Any]]:
     """Time several trials' artefacts against each other in turns, and measure the losses that were taken over.
 
+    Args:
+        job: of the search.
+        trials: which; not the baseline, which is timed beside them.
+        first: the baseline's trial.
+
     Returns:
         Number of each trial -> fields of Trial, measured anew.
     """
@@ -168,7 +173,7 @@ def duel(job: Job, trials: Sequence[Trial], first: Trial) -> dict[int, dict[str,
                 open_runner(trial.artifact, **trial.candidate.runner_settings))
         found = ratios(runners, job)
         for trial in trials:
-            if trial.why and trial.number:
+            if trial.why:
                 found[trial.number] |= vars(loss(runners[trial.number], job, first)) | {"why": ""}
     return found
 
@@ -187,8 +192,8 @@ def build(job: Job, candidate: Candidate, report: Report = silent) -> Path:
     """The model file of a candidate; made by the kit's stages, or found where they kept it."""
     from kit.quantization import QuantizeOptions, quantize
 
-    if candidate.precision == "int8-weights":
-        options = QuantizeOptions(precision="int8-weights", runtime=candidate.runtime)
+    if candidate.precision in WEIGHT_ONLY:
+        options = QuantizeOptions(precision=candidate.precision, runtime=candidate.runtime)
         return quantize(job.model, None, options, runs=job.runs, report=report).model.path
     if candidate.precision not in INTEGER:
         return job.model.path

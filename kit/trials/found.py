@@ -145,11 +145,12 @@ def _found(folder: Path) -> Found:
     measured, path = {}, folder / CONFIRMED
     if path.is_file():
         measured = json.loads(path.read_text(encoding="utf-8"))["measured"]
+        measured.pop("0", None)  # of an older search: the baseline against itself, which is 1 by definition
     trials = sorted((replace(t, **measured.get(str(t.number), {})) for t in trials), key=lambda t: t.number)
     allowed = about["allowed"]
     good = [t for t in trials if t.is_accurate(allowed)]
-    # Those timed against each other go before the others: their figures are the better ones.
-    last = [t for t in good if str(t.number) in measured] or good
+    # Those timed against each other and the baseline go before the others: their figures are the better ones.
+    last = [t for t in good if str(t.number) in measured or t.number == 0] if measured else good
     pick = min(last, key=lambda t: (t.ratio, t.number))
     kept = files.best(folder)
     artifact = pick.artifact if pick.artifact and pick.artifact.is_file() else None
@@ -167,11 +168,14 @@ def _why(pick: Trial, trials: Sequence[Trial], allowed: float, finalists: int) -
     lossy = [t for t in trials if t.ratio is not None and t.loss is not None and not t.is_accurate(allowed)
              and t.ratio < pick.ratio]
     said = [f"{len(lossy)} faster trial{'s' if len(lossy) > 1 else ''} lost too much"] if lossy else []
-    if pick.number == 0:
-        said.insert(0, "nothing that is accurate enough was faster than the float model")
-    else:
+    if pick.number:
         said.insert(0, "the fastest of those that are accurate enough")
-    if finalists > 1:
+    elif finalists:
+        who = f"the best {finalists} were" if finalists > 1 else "the best was"
+        said.insert(0, f"{who} slower than the float model, or lost too much, when measured once more")
+    else:
+        said.insert(0, "nothing that is accurate enough was faster than the float model")
+    if pick.number and finalists > 1:
         said.append(f"the best {finalists} were timed against each other")
     return "; ".join(said)
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 #: Precisions in the order of how fast they are expected to be, fastest first: it decides only what is tried first.
 ORDER = {
-    "openvino": ("int8+bf16", "bf16", "fp16", "int8", "int8-weights", "fp32"),
-    "onnxruntime": ("int8", "int8-weights", "fp32"),
+    "openvino": ("int8+bf16", "bf16", "fp16", "int8", "int8-weights", "int4-weights", "fp32"),
+    "onnxruntime": ("int8", "int8-weights", "int4-weights", "fp32"),
 }
 #: Precisions whose ranges come from calibration.
 INTEGER = ("int8", "int8+bf16")
+#: Precisions for matrix products alone: stored in few bits, computed in float; nothing is calibrated.
+WEIGHT_ONLY = ("int8-weights", "int4-weights")
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Candidate:
 
     Attributes:
         runtime: ``onnxruntime`` or ``openvino``.
-        precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` (the rest in FP32), ``int8+bf16`` (the rest in BF16) or
-            ``int8-weights`` (stored in INT8, computed in float).
+        precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` (the rest in FP32), ``int8+bf16`` (the rest in BF16),
+            ``int8-weights`` or ``int4-weights`` (stored in so many bits, computed in float).
         method: how the ranges are chosen, see ``QuantizeOptions.method``; "" where nothing is calibrated.
         keep: so many groups of nodes, those that cost most accuracy in INT8, stay in float.
         level: how far ONNX Runtime rewrites the graph; "" for other runtimes.
@@ -88,7 +90,8 @@ def space(options: SearchOptions, offered: Mapping[str, Iterable[str]], multipli
     Args:
         options: of the search.
         offered: runtime -> the precisions that the machine can compute in, see ``offers``.
-        multiplies: the model has matrix products with large weights; without them storing weights in INT8 is left out.
+        multiplies: the model has matrix products with large weights; without them nothing is gained by storing
+            weights in few bits, and that is left out.
     """
     found = []
     for runtime, precision in _kinds(options, offered, multiplies):
@@ -105,7 +108,7 @@ def _kinds(options: SearchOptions, offered: Mapping[str, Iterable[str]],
            multiplies: bool) -> list[tuple[str, str]]:
     kinds = [(runtime, precision) for runtime in options.runtimes for precision in ORDER[runtime]
              if precision in options.precisions and precision in set(offered.get(runtime, ()))
-             and (multiplies or precision != "int8-weights")]
+             and (multiplies or precision not in WEIGHT_ONLY)]
     return sorted(kinds, key=lambda kind: ORDER[kind[0]].index(kind[1]) + 1.5 * (kind[0] != "openvino"))
 
 
@@ -124,14 +127,14 @@ def offers() -> dict[str, tuple[str, ...]]:
     """The precisions of each runtime on the machine that this is called on; a runtime that is missing has none."""
     import importlib.util
 
-    found = {"onnxruntime": ("fp32", "int8", "int8-weights")}
+    found = {"onnxruntime": ("fp32", "int8", *WEIGHT_ONLY)}
     if importlib.util.find_spec("openvino"):
         import openvino
 
         able = set(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         half = [name for name, flag in (("bf16", "BF16"), ("fp16", "FP16")) if flag in able]
         mixed = ["int8+bf16"] if "BF16" in able else []
-        found["openvino"] = ("fp32", "int8", "int8-weights", *half, *mixed)
+        found["openvino"] = ("fp32", "int8", *WEIGHT_ONLY, *half, *mixed)
     return found
 
 

@@ -162,3 +162,10 @@ def test_the_recipe_trains_rounds_and_exports_what_agrees_with_pytorch(tmp_path)
         # a value that lies on the edge of two steps may go either way: a step moves a logit by some hundredths
         assert row["largest difference of a logit"] < (1e-4 if name == "digits.onnx" else 0.2), name
         assert row["same digit"] >= 0.99, name
+
+
+def test_digits_from_one_file_are_told_apart(tmp_path):
+    samples = digits.digits_samples("calibration", DATA, limit=20)
+    assert len(set(samples.identities())) == 20
+    measured = kit.calibrate(MODELS / "digits.onnx", samples, kit.CalibrateOptions(probes=8), runs=tmp_path)
+    assert len(list(measured.probes())) == 8

@@ -262,6 +262,15 @@ def test_a_file_that_is_cut_off_or_missing_is_named(bench):
         bench.fix(bench.folder / "gone.onnx")
 
 
+def test_a_model_of_another_format_is_told_what_this_stage_takes(bench):
+    (bench.folder / "net.xml").write_text("<net/>")
+    (bench.folder / "net.bin").write_bytes(b"")
+    for stage in (bench.fix, kit.fix, applicable):
+        with pytest.raises(kit.BadInput, match=r"works on ONNX; .*net\.xml is an OpenVINO model") as caught:
+            stage(bench.folder / "net.xml")
+        assert "give the ONNX model" in caught.value.remedy
+
+
 def test_cancelling_leaves_nothing_behind(bench):
     def report(tick) -> None:
         if "merge-hardswish" in tick.note:

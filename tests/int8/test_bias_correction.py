@@ -33,11 +33,11 @@ def samples(shape, count=24):
 
 def convolution(path, **settings):
     has_bias = settings.pop("bias", True)
-    group = settings.get("group", 1)
+    group, size = settings.get("group", 1), settings.pop("size", 12)
     weights = {"w": biased(CHANNELS, CHANNELS // group, 3, 3, axis=0), **({"b": np.zeros(CHANNELS, np.float32)}
                                                                           if has_bias else {})}
     nodes = [helper.make_node("Conv", ["x", *weights], ["y"], "conv", **settings)]
-    return save(nodes, weights, path, shape=(1, CHANNELS, 12, 12))
+    return save(nodes, weights, path, shape=(1, CHANNELS, size, size))
 
 
 def gemm(path, **settings):
@@ -104,14 +104,28 @@ def test_at_a_padded_border_a_part_of_the_shift_stays(tmp_path):
     assert inner.max() < border.max()
 
 
-def test_auto_keeps_a_correction_that_helps_and_drops_one_that_does_not(tmp_path):
+def test_auto_keeps_a_correction_that_helps(tmp_path):
     model = Model.open(convolution(tmp_path / "m.onnx"))
     feeds = samples((1, CHANNELS, 12, 12))
     found = quantize(model, calibrate(model, feeds, runs=tmp_path), QuantizeOptions(method="minmax"), runs=tmp_path)
     assert [b.why for b in found.biases] == [""]
     assert "biases corrected" in str(found)
-    # Calibrated on inputs of one sign and probed on those too few to matter: the means do not hold for the probes.
-    none = calibrate(model, feeds, CalibrateOptions(probes=0), runs=tmp_path)
+
+
+def test_auto_drops_a_correction_that_does_harm_and_says_by_how_much(tmp_path):
+    # Of 2 x 2 places padded to 4 x 4, each sees 4 of 9 weights: correcting for 9 errs more than leaving it.
+    model = Model.open(convolution(tmp_path / "m.onnx", size=2, pads=[1, 1, 1, 1]))
+    calibration = calibrate(model, samples((1, CHANNELS, 2, 2)), runs=tmp_path)
+    plain, forced, auto = (quantize(model, calibration, QuantizeOptions(method="minmax", bias_correction=asked),
+                                    runs=tmp_path) for asked in ("no", "yes", "auto"))
+    assert forced.sqnr < plain.sqnr
+    assert (auto.sqnr, auto.biases) == (plain.sqnr, ())
+    assert any(f"from {plain.sqnr:.1f} to {forced.sqnr:.1f} dB" in note for note in auto.notes)
+
+
+def test_auto_leaves_biases_alone_where_no_probe_can_tell(tmp_path):
+    model = Model.open(convolution(tmp_path / "m.onnx"))
+    none = calibrate(model, samples((1, CHANNELS, 12, 12)), CalibrateOptions(probes=0), runs=tmp_path)
     left = quantize(model, none, QuantizeOptions(method="minmax"), runs=tmp_path)
     assert left.biases == ()
     assert any("without probe samples" in note for note in left.notes)

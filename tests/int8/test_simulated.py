@@ -9,7 +9,8 @@ from kit.calibration import calibrate
 from kit.errors import BadInput, UnsupportedModel
 from kit.int8 import qdq
 from kit.int8.noise import OutputError, decibels
-from kit.int8.quantizable import Network, prepare
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import Network
 from kit.int8.simulated import Simulated
 from kit.model import Model, read
 from kit.quantization import QuantizeOptions, plan, recipe_for

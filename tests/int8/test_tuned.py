@@ -10,7 +10,8 @@ from kit.calibration import calibrate
 from kit.errors import BadInput
 from kit.int8.choosing import CANDIDATES
 from kit.int8.noise import OutputError, decibels
-from kit.int8.quantizable import Network, prepare
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import Network
 from kit.int8.simulated import Simulated
 from kit.int8.tuned import label, tuned_ranges
 from kit.model import Model, read

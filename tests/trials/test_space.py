@@ -1,5 +1,6 @@
 """What can be tried."""
 
+from quantization_models import attention_net, conv_net
 from search_toys import OFFERED, OPTIONS, candidates
 
 import kit
@@ -21,12 +22,17 @@ def test_what_the_machine_lacks_is_left_out():
 
 
 def test_weight_only_is_tried_where_matrix_products_hold_the_weights():
-    assert any(c.precision == "int8-weights" for c in space(OPTIONS, OFFERED, multiplies=True))
-    assert not any(c.precision == "int8-weights" for c in space(OPTIONS, OFFERED, multiplies=False))
+    found = {c.kind for c in space(OPTIONS, OFFERED, multiplies=True)} - {c.kind for c in candidates()}
+    assert found == {(runtime, precision) for runtime in ("onnxruntime", "openvino")
+                     for precision in ("int8-weights", "int4-weights")}
+    labels = [c.label for c in space(OPTIONS, OFFERED, multiplies=True) if c.precision == "int4-weights"]
+    assert "ONNX Runtime INT4 weights, 2 threads" in labels
 
 
-def test_a_convolution_net_has_no_large_matrix_products(tiny_onnx):
+def test_a_convolution_net_has_no_large_matrix_products(tiny_onnx, tmp_path):
     assert not multiplies(tiny_onnx)
+    assert not multiplies(conv_net(tmp_path / "conv.onnx"))
+    assert multiplies(attention_net(tmp_path / "block.onnx"))
 
 
 def test_one_run_setting_differs_at_a_time():
