@@ -18,13 +18,13 @@ import numpy as np
 from kit.calibration import Calibration, check_samples, model_of, short_name
 from kit.card import Card, Table
 from kit.comparison import PARITY_COLUMNS, Parity, TensorParity, worst
+from kit.equalizing import cross_layer, smoothquant
+from kit.equalizing.rescaling import NotScaled, Rescaled, ScaledPair
 from kit.errors import BadInput, ToolFailed, UnsupportedModel
 from kit.graph.feeds import that_run, total
-from kit.int8 import cross_layer, smoothquant
 from kit.int8.exposed import exposed
 from kit.int8.preparing import prepare
 from kit.int8.quantizable import Network
-from kit.int8.rescaling import NotScaled, Rescaled, ScaledPair
 from kit.model import Model
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent

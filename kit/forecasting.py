@@ -14,8 +14,8 @@ import numpy as np
 
 from kit.calibration import CalibrateOptions, check_samples, model_of, network_of, plan
 from kit.card import Card, bytes_text
-from kit.int8.collector import Collector
-from kit.int8.parts import Parts
+from kit.collecting.collector import Collector
+from kit.collecting.parts import Parts
 from kit.options import expect
 
 _TRIALS = 3

@@ -12,8 +12,8 @@ from onnx import helper
 from quantization_models import conv_net, feeds, save
 
 from kit.calibration import CalibrateOptions, Calibration, calibrate, merge_calibrations
+from kit.collecting import measuring
 from kit.errors import BadInput, StaleResult, UnsupportedModel
-from kit.int8 import measuring
 from kit.int8.preparing import prepare
 from kit.int8.quantizable import Network
 from kit.model import Model
@@ -245,7 +245,7 @@ def test_statistics_that_were_changed_are_not_used(model, tmp_path):
 KILLED = """
 import sys
 import numpy as np
-import kit.int8.measuring as measuring
+import kit.collecting.measuring as measuring
 from kit.calibration import CalibrateOptions, calibrate
 measuring.CHECKPOINT_SECONDS = 0
 random = np.random.default_rng(1)

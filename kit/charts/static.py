@@ -66,12 +66,6 @@ def draw(figure: go.Figure, form: str, *, scale: float, size: tuple[int, int], t
     return stream.getvalue()
 
 
-def text_style(font: Any = None, size: float = 12) -> dict[str, Any]:
-    """Keyword arguments for a matplotlib text; ``size`` in CSS pixels where ``font`` gives none."""
-    return {"fontsize": ((font and font.size) or size) * 0.75, "color": style.rgba((font and font.color) or style.INK),
-            "fontfamily": style.families(), "parse_math": False}
-
-
 def _heading(sheet: Any, figure: go.Figure, size: tuple[int, int]) -> float:
     """Write the title; returns the part of the height it takes."""
     title = figure.layout.title
@@ -81,7 +75,7 @@ def _heading(sheet: Any, figure: go.Figure, size: tuple[int, int]) -> float:
     font = title.font.size or 16
     lines = [line for part in said.splitlines() for line in textwrap.wrap(part, int((size[0] - 30) / (font * 0.56)))]
     sheet.text(15 / size[0], 1 - _PAD / size[1], "\n".join(lines), va="top", ha="left", linespacing=1.25,
-               **{**text_style(title.font, font), "in_layout": False})
+               **{**style.text_style(title.font, font), "in_layout": False})
     return (len(lines) * font * 1.3 + _PAD * 0.75) / size[1]
 
 
@@ -112,7 +106,7 @@ def _annotations(figure: go.Figure, made: dict[Any, Plane], paper: Any) -> None:
     for note in figure.layout.annotations:
         across, down = _where(note.xref, made, paper, 0), _where(note.yref, made, paper, 1)
         plane = across[1] or down[1] or next(iter(made.values()))
-        font = text_style(note.font, 14 if note.xref == note.yref == "paper" else 12)
+        font = style.text_style(note.font, 14 if note.xref == note.yref == "paper" else 12)
         x, y = across[2](note.x), down[2](note.y)
         common = {"ha": {"left": "left", "right": "right"}.get(note.xanchor or "", "center"),
                   "va": {"top": "top", "bottom": "bottom"}.get(note.yanchor or "", "center"),

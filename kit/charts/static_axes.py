@@ -91,9 +91,8 @@ class Plane:
         grid = layout.showgrid if layout.showgrid is not None else scale.categories is None and not self.second
         axis.grid(True, which="major", color=style.GRID, linewidth=0.8 if grid else 0)
         if layout.title.text:
-            from kit.charts.static import text_style
-
-            getattr(self.axes, f"set_{side}label")(style.words(layout.title.text), **text_style(layout.title.font, 13))
+            getattr(self.axes, f"set_{side}label")(style.words(layout.title.text),
+                                                   **style.text_style(layout.title.font, 13))
         if layout.showticklabels is False or layout.visible is False:
             axis.set_tick_params(labelleft=False, labelright=False, labelbottom=False, labeltop=False, length=0)
         if layout.visible is False:

@@ -285,11 +285,9 @@ def _text_side(position: Any) -> tuple[str, str]:
 
 def _write(axes: Any, text: str, x: float, y: float, across: str, down: str, font: Any = None, ink: Any = None,
            nudge: tuple[float, float] | None = None) -> None:
-    from kit.charts.static import text_style
-
     shift = nudge or ({"left": 4, "right": -4}.get(across, 0), {"bottom": 4, "top": -4}.get(down, 0))
-    look = text_style(font if font is not None and isinstance(font.size, int | float | None) and
-                      isinstance(font.color, str | None) else None, 11)
+    is_one = font is not None and isinstance(font.size, int | float | None) and isinstance(font.color, str | None)
+    look = style.text_style(font if is_one else None, 11)
     if ink and not (font and font.color):
         look["color"] = ink
     axes.annotate(text, (x, y), xytext=shift, textcoords="offset points", ha=across, va=down, zorder=5,

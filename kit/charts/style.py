@@ -139,3 +139,9 @@ def families() -> list[str]:
 
     present = set(font_manager.get_font_names())
     return [name for name in FONTS if name in present] or ["sans-serif"]
+
+
+def text_style(font: Any = None, size: float = 12) -> dict[str, Any]:
+    """Keyword arguments for a matplotlib text; ``size`` in CSS pixels where ``font`` gives none."""
+    return {"fontsize": ((font and font.size) or size) * 0.75, "color": rgba((font and font.color) or INK),
+            "fontfamily": families(), "parse_math": False}

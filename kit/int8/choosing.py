@@ -14,13 +14,10 @@ from kit.int8 import ranges as ranges_of
 from kit.int8.bias_correction import corrected, described, shifts
 from kit.int8.noise import file_sqnr
 from kit.int8.quantizable import Network
+from kit.int8.ranges import CANDIDATES
 from kit.int8.result import BiasCorrection, Trial
 from kit.model import Model
 from kit.progress import Report, Tick
-
-#: What ``method="auto"`` tries: method and percentile.
-CANDIDATES = (("minmax", 100.0), ("percentile", 99.9), ("percentile", 99.99), ("percentile", 99.999), ("mse", 100.0),
-              ("entropy", 100.0))
 
 
 def overrules(pairs: Sequence[str], calibration: Calibration) -> dict[str, str]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kit.int8.histogram import Histogram
+from kit.collecting.histogram import Histogram
 from kit.int8.noise import decibels
 from kit.int8.ranges import Range, squared_errors
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kit.collecting.histogram import Histogram
 from kit.errors import unknown
-from kit.int8.histogram import Histogram
 
 LEVELS = 256
 # How much of a side is kept: finely near all of it, then by factors, for a tensor with one far outlier.
@@ -193,3 +193,7 @@ def _divergence(histogram: Histogram, low: float, high: float) -> float:
 METHODS: dict[str, Callable[[Histogram, float], Range]] = {
     "minmax": minmax, "percentile": percentile, "mse": mse, "entropy": entropy,
 }
+
+#: What ``method="auto"`` tries: method and percentile.
+CANDIDATES = (("minmax", 100.0), ("percentile", 99.9), ("percentile", 99.99), ("percentile", 99.999), ("mse", 100.0),
+              ("entropy", 100.0))

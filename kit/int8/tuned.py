@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 
 from kit.errors import BadInput
-from kit.int8.choosing import CANDIDATES
 from kit.int8.noise import OutputError, decibels
 from kit.int8.qdq import Recipe
 from kit.int8.quantizable import Network
-from kit.int8.ranges import Range
+from kit.int8.ranges import CANDIDATES, Range
 from kit.int8.simulated import Simulated
 from kit.model import Model
 from kit.progress import Report, Tick, silent

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.int8.histogram import Histogram
+from kit.collecting.histogram import Histogram
 from kit.int8.range_cost import mean_square, tensor_sqnr
 
 

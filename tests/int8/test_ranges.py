@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.collecting.histogram import Histogram
 from kit.errors import BadInput
-from kit.int8.histogram import Histogram
 from kit.int8.ranges import METHODS, candidates, choose, entropy_shares, error_curve, squared_errors
 
 

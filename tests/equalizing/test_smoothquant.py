@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as arrays
 from onnx import helper
 from quantization_models import attention_net, save
 
-from kit.int8 import smoothquant
+from kit.equalizing import smoothquant
+from kit.equalizing.rescaling import Rescaled
 from kit.int8.preparing import prepare
 from kit.int8.quantizable import Network
-from kit.int8.rescaling import Rescaled
 from kit.model import read
 from kit.weights_file import Weights
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.int8.quantizable import Network
-from kit.int8.rescaling import (
+from kit.equalizing.rescaling import (
     MATRICES,
     NotScaled,
     Rescaled,
@@ -26,6 +25,7 @@ from kit.int8.rescaling import (
     output_parts,
     spread,
 )
+from kit.int8.quantizable import Network
 
 SMALLEST = 1e-5  # of a range: below, a channel counts as so small
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.collecting.arrays import load_arrays
+from kit.collecting.collector import Collector
 from kit.errors import StaleResult
-from kit.int8.arrays import load_arrays
-from kit.int8.collector import Collector
 
 AXES = {"conv": 1, "dense": -1, "plain": 0}
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kit.int8 import counting
-from kit.int8.collector import Watched
+from kit.collecting import counting
+from kit.collecting.collector import Watched
 
 FLOATS = st.floats(width=32) | st.floats(-1, 1, width=32) | st.sampled_from(
     [0.0, -0.0, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, float("nan"), float("inf"), -float("inf")])

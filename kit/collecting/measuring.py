@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from kit.card import bytes_text
+from kit.collecting.arrays import load_arrays, save_arrays
+from kit.collecting.collector import Collector
+from kit.collecting.counting import kernels
+from kit.collecting.parts import Lane, Parts
 from kit.errors import BadInput
-from kit.int8.arrays import load_arrays, save_arrays
-from kit.int8.collector import Collector
-from kit.int8.counting import kernels
-from kit.int8.parts import Lane, Parts
 from kit.int8.quantizable import WEIGHTED, Network
 from kit.model import Model
 from kit.progress import Report, Tick

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.int8.quantizable import Network
-from kit.int8.rescaling import (
+from kit.equalizing.rescaling import (
     CONVOLUTIONS,
     MATRICES,
     NotScaled,
@@ -27,6 +26,7 @@ from kit.int8.rescaling import (
     output_parts,
     spread,
 )
+from kit.int8.quantizable import Network
 
 #: f(s x) = s f(x), channel by channel.
 HOMOGENEOUS = ("Relu", "LeakyRelu", "PRelu", "Identity", "MaxPool", "AveragePool", "GlobalAveragePool")

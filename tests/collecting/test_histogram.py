@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kit.collecting.histogram import BINS, Histogram
 from kit.errors import BadInput
-from kit.int8.histogram import BINS, Histogram
 
 ANY = st.floats(width=32) | st.floats(-1, 1, width=32) | st.sampled_from(
     [0.0, -0.0, 1e-45, -1e-45, 1e-38, 3e38, -3e38, math.nan, math.inf, -math.inf])

@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as arrays
 from onnx import helper
 from quantization_models import depthwise_net, save
 
-from kit.int8 import cross_layer
+from kit.equalizing import cross_layer
+from kit.equalizing.rescaling import Rescaled
 from kit.int8.preparing import prepare
 from kit.int8.quantizable import Network
-from kit.int8.rescaling import Rescaled
 from kit.model import Model, read
 from kit.weights_file import Weights
 

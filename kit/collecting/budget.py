@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from kit.card import bytes_text
+from kit.collecting.counting import SLOTS
+from kit.collecting.histogram import BINS
+from kit.collecting.measuring import resident
+from kit.collecting.parts import Parts, Span, layout, spans
 from kit.errors import UnsupportedModel
-from kit.int8.counting import SLOTS
-from kit.int8.histogram import BINS
-from kit.int8.measuring import resident
-from kit.int8.parts import Parts, Span, layout, spans
 from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.weights_file import weights_bytes

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from kit.collecting import counting
+from kit.collecting.arrays import load_arrays, save_arrays
+from kit.collecting.histogram import Extremes, Histogram, as_floats
 from kit.errors import StaleResult
-from kit.int8 import counting
-from kit.int8.arrays import load_arrays, save_arrays
-from kit.int8.histogram import Extremes, Histogram, as_floats
 
 _MIXED = -1  # width of a tensor whose number of channels changed, or that is not float32: it has no channels
 _PIECE = 1 << 18  # values that numpy works on at a time

@@ -7,8 +7,8 @@ Data are float32 seen as rows of neighbouring values, each row of one channel. A
 - sums, as a whole number of 2**-149 (the smallest float32), spread over ``SLOTS`` int64 digits of 16 bits, so that
   nothing is ever rounded (a superaccumulator, after Kulisch: https://doi.org/10.1515/9783110301793).
 
-The quick loops stand in ``kit.int8.compiled``. Without numba, or with the environment variable KIT_NUMBA=0, the numpy
-functions here and ``Histogram`` give the same integers, slower.
+The quick loops stand in ``kit.collecting.compiled``. Without numba, or with the environment variable KIT_NUMBA=0, the
+numpy functions here and ``Histogram`` give the same integers, slower.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def kernels() -> Any | None:
 @functools.cache
 def _compiled() -> Any | None:
     try:
-        from kit.int8 import compiled
+        from kit.collecting import compiled
 
         compiled.load()
         return compiled

@@ -1,4 +1,4 @@
-"""The loops of ``kit.int8.counting``, to be compiled by numba: ``load`` puts the compiled ones in place of these.
+"""The loops of ``kit.collecting.counting``, to be compiled by numba: ``load`` puts the compiled ones in place of these.
 
 Each loop is so small that it vectorises: whole slices, integer reductions, no branch inside. ``count`` strings them
 together block by block, so that a value is fetched from memory once.
@@ -6,7 +6,7 @@ together block by block, so that a value is fetched from memory once.
 
 import numpy as np
 
-from kit.int8.counting import BLOCK, DIGIT, DONE, NOT_FINITE, OUTSIDE, SLOTS
+from kit.collecting.counting import BLOCK, DIGIT, DONE, NOT_FINITE, OUTSIDE, SLOTS
 
 _ROOM = 50  # 2**12 values below 2**50 add up in int64
 _FIRST, _LAST = np.int32(0x7FFFFFFF), np.int32(-0x80000000)

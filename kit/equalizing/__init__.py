@@ -1,0 +1,1 @@
+"""What ``kit.equalize`` stands on: moving scales between layers without changing an answer."""
