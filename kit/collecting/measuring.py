@@ -294,7 +294,7 @@ class _Run:
         if fault and self.setup.bad_values == "refuse":
             where = "look at the sample: its tensor is bad before the model runs" if not fault.node else \
                 "look at what goes into that node"
-            raise BadInput(f"Sample {fault}.", remedy=f"{where}; or leave such samples out with bad_values='skip', or "
+            raise BadInput(f"In {fault}.", remedy=f"{where}; or leave such samples out with bad_values='skip', or "
                            "count them with bad_values='count' if the model means them (attention masks)")
         if fault:
             found.faults.append(fault)
