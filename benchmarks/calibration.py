@@ -4,15 +4,16 @@
     python benchmarks/calibration.py MODEL.onnx SAMPLES.npy --flat 50 1000
 
 SAMPLES.npy holds float32 [n, 3, h, w], prepared as the model takes it; it is mapped, and what is mapped counts in
-every way's peak, but not in the forecast. Every way runs in a
-fresh process, the ways take turns, and the medians count. Memory is the highest resident set of the process; one that
-takes more than ``--cap`` GB of address space is ended. "Forecast" is what ``kit.forecast`` says of that peak, in a
-process of its own. ``--flat`` shows our peak for several numbers of images. Prints Markdown.
+every way's peak, but not in the forecast. Every way runs in a fresh process, the ways take turns, and the medians
+count; importing packages is counted for none. Memory is the highest resident set of the process; one that takes more
+than ``--cap`` GB of address space is ended. "Forecast" is what ``kit.forecast`` says of that peak, in a process of its
+own. ``--flat`` shows our peak for several numbers of images. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
@@ -51,9 +52,13 @@ class Mapped(Sequence):
 
 def one(way: str, model: str, samples: str, images: int) -> dict[str, float]:
     """Run one way in this process; seconds and bytes."""
+    import numba  # noqa: F401
+    import onnx  # noqa: F401
     import onnxruntime as ort
+    import onnxruntime.quantization
 
     import kit
+    import kit.calibration
     from kit.runtimes import peak_memory
 
     feeds = Mapped(np.load(samples, mmap_mode="r"), kit.Model.open(model).inputs[0].name, images)

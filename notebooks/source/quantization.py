@@ -303,9 +303,9 @@ kit.teach.compare(guess, found.pick.speedup, unit="×")
 kit.charts.pareto(found)
 
 # %% [markdown]
-# **What just happened**: each mark is one version that was built, judged and timed against FP32 in turns. What lies to the
-# right of the line loses too much. The pick is the fastest of those left of it, measured once more
-# against its nearest rivals.
+# **What just happened**: each mark is one version that was built and timed in turns with FP32. What lies to the right of
+# the dashed line loses too much; the grey strip holds those that were slower than one already known to be accurate, so
+# their loss was not measured. The pick is the fastest on the left, measured once more against its nearest rivals.
 
 # %%
 turns = kit.BenchmarkOptions(rounds=rounds, threads=threads)
