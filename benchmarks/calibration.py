@@ -52,13 +52,13 @@ class Mapped(Sequence):
 
 def one(way: str, model: str, samples: str, images: int) -> dict[str, float]:
     """Run one way in this process; seconds and bytes."""
-    import numba  # noqa: F401
-    import onnx  # noqa: F401
     import onnxruntime as ort
-    import onnxruntime.quantization
 
     import kit
-    import kit.calibration
+
+    needed = ["numba", "onnx", "kit.calibration"] if "ours" in way else []
+    for module in needed + (["onnxruntime.quantization"] if way.startswith("ORT") else []):
+        importlib.import_module(module)
     from kit.runtimes import peak_memory
 
     feeds = Mapped(np.load(samples, mmap_mode="r"), kit.Model.open(model).inputs[0].name, images)
