@@ -34,13 +34,13 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.ocr: $(PINS) | $(VENV)/.made
-	@echo "Installing what the OCR walkthrough needs into $(VENV) (about 0.5 GB to download) ..."
+	@echo "Installing what the walkthroughs need into $(VENV) (about 0.6 GB to download) ..."
 	$(PIP) -e ".[paddle,ocr,openvino,ui]"
 	$(PIP) --no-deps $(PPOCR)
 	touch $@
 
 $(VENV)/.all: $(PINS) | $(VENV)/.made
-	@echo "Installing everything into $(VENV) (about 1.5 GB to download) ..."
+	@echo "Installing everything into $(VENV) (about 1.7 GB to download) ..."
 	$(PIP) -e ".[all,dev]"
 	$(PIP) --no-deps $(PPOCR)
 	touch $@ $(VENV)/.ocr
