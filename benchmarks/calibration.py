@@ -3,8 +3,7 @@
     python benchmarks/calibration.py MODEL.onnx SAMPLES.npy [--images 100] [--rounds 3] [--cap 12]
     python benchmarks/calibration.py MODEL.onnx SAMPLES.npy --flat 50 1000
 
-SAMPLES.npy holds float32 [n, 3, h, w], prepared as the model takes it; it is mapped, and what is mapped counts in
-every way's peak, but not in the forecast. Every way runs in a fresh process, the ways take turns, and the medians
+SAMPLES.npy holds float32 [n, 3, h, w], prepared as the model takes it; one is read at a time. Every way runs in a fresh process, the ways take turns, and the medians
 count; importing packages is counted for none. Memory is the highest resident set of the process; one that takes more
 than ``--cap`` GB of address space is ended. "Forecast" is what ``kit.forecast`` says of that peak, in a process of its
 own. ``--flat`` shows our peak for several numbers of images. Prints Markdown.
@@ -30,11 +29,13 @@ sys.path.insert(0, str(ROOT))
 WAYS = ("bare pass", "ours", "ours, min-max", "ORT MinMax", "ORT Percentile")
 
 
-class Mapped(Sequence):
-    """Feeds out of a mapped array, repeated with one value changed when more are asked for than there are."""
+class Stored(Sequence):
+    """Feeds out of a .npy file, read when asked for; repeated with one value changed when there are fewer."""
 
-    def __init__(self, array: np.ndarray, name: str, count: int) -> None:
-        self.array, self.name, self.count = array, name, count
+    def __init__(self, path: str, name: str, count: int) -> None:
+        self.path, self.name, self.count = path, name, count
+        about = np.load(path, mmap_mode="r")
+        self.shape, self.offset = about.shape, about.offset
 
     def __len__(self) -> int:
         return self.count
@@ -42,11 +43,13 @@ class Mapped(Sequence):
     def __getitem__(self, at):
         """A feed, or the first ones for a slice."""
         if isinstance(at, slice):
-            return Mapped(self.array, self.name, len(range(*at.indices(self.count))))
+            return Stored(self.path, self.name, len(range(*at.indices(self.count))))
         if at >= self.count:
             raise IndexError(at)
-        values = np.array(self.array[at % len(self.array)][None])
-        values.flat[0] += at // len(self.array)
+        size = int(np.prod(self.shape[1:]))
+        place = self.offset + 4 * size * (at % self.shape[0])
+        values = np.fromfile(self.path, np.float32, size, offset=place).reshape(1, *self.shape[1:])
+        values.flat[0] += at // self.shape[0]
         return {self.name: values}
 
 
@@ -61,7 +64,7 @@ def one(way: str, model: str, samples: str, images: int) -> dict[str, float]:
         importlib.import_module(module)
     from kit.runtimes import peak_memory
 
-    feeds = Mapped(np.load(samples, mmap_mode="r"), kit.Model.open(model).inputs[0].name, images)
+    feeds = Stored(samples, kit.Model.open(model).inputs[0].name, images)
     with tempfile.TemporaryDirectory() as scratch:
         if "ours" in way:
             options = kit.CalibrateOptions(samples=images, histograms="min-max" not in way)
