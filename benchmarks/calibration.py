@@ -3,10 +3,11 @@
     python benchmarks/calibration.py MODEL.onnx SAMPLES.npy [--images 100] [--rounds 3] [--cap 12]
     python benchmarks/calibration.py MODEL.onnx SAMPLES.npy --flat 50 1000
 
-SAMPLES.npy holds float32 [n, 3, h, w], prepared as the model takes it; one is read at a time. Every way runs in a fresh process, the ways take turns, and the medians
-count; importing packages is counted for none. Memory is the highest resident set of the process; one that takes more
-than ``--cap`` GB of address space is ended. "Forecast" is what ``kit.forecast`` says of that peak, in a process of its
-own. ``--flat`` shows our peak for several numbers of images. Prints Markdown.
+SAMPLES.npy holds float32 [n, 3, h, w], prepared as the model takes it; one is read at a time. Every way runs in a
+fresh process, the ways take turns, and the medians count; importing packages is counted for none. Memory is the highest
+resident set of the process; one that takes more than ``--cap`` GB of address space is ended. "Forecast" is what
+``kit.forecast`` says of that peak, in a process of its own. ``--flat`` shows our peak for several numbers of images.
+Prints Markdown.
 """
 
 from __future__ import annotations
