@@ -144,7 +144,7 @@ def test_the_ocr_walkthrough_runs_on_the_real_pp_ocrv4(tmp_path):
     if importlib.util.find_spec("rapidocr_onnxruntime") is None:
         pytest.skip("rapidocr-onnxruntime, which carries the PP-OCRv4 models, is not installed")
     small = {"calibration_pages": 2, "calibration_lines": 8, "test_pages": 2, "test_lines": 20, "hard_lines": 8,
-             "rounds": 5}
+             "rounds": 5, "detector_float": 4}
     build.make("ocr", tmp_path, {**small, "model": "ppocrv4", "runs": str(tmp_path / "runs")})
 
 
