@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,21 +57,10 @@ def profile(model: Any, feeds: Mapping[str, np.ndarray], *, runs: int = 20, thre
 
 
 def _profile(graph: str, feeds: dict[str, np.ndarray], runs: int, threads: int) -> Profile:
-    from kit.runtimes.onnxruntime import AS_WRITTEN
+    from kit.runtimes.onnxruntime import LEVELS, trace
 
-    ort = need("onnxruntime", to="profile an ONNX model", extra="base")
-    with tempfile.TemporaryDirectory(prefix="kit-profile-") as folder:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        for name, value in AS_WRITTEN.items():
-            options.add_session_config_entry(name, value)
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        for _ in range(runs + 1):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    need("onnxruntime", to="profile an ONNX model", extra="base")
+    events = trace(graph, threads, LEVELS["all"], True, ["CPUExecutionProvider"], feeds=feeds, runs=runs)
     return summarise(events, runs)
 
 

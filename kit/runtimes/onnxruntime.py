@@ -79,11 +79,7 @@ class OnnxRuntime:
 
     def layers(self, feeds: dict[str, np.ndarray], runs: int = 20) -> tuple[Layer, ...]:
         """What was run, slowest first; precision is the type of a node's first input. A second session is profiled."""
-        with tempfile.TemporaryDirectory(prefix="kit-profile-") as folder:
-            session = _session(*self._asked, profile=str(Path(folder) / "profile"))
-            for _ in range(runs + 1):
-                session.run(None, feeds)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        events = trace(*self._asked, feeds=feeds, runs=runs)
         begin = sorted(event["ts"] for event in events if event.get("name") == "model_run")[-runs]  # one to warm up
         spent, about = defaultdict(float), {}
         for event in events:
@@ -117,6 +113,16 @@ def _session(graph: str, threads: int, level: int, spinning: bool, providers: li
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, profile
     return ort.InferenceSession(graph, options, providers=providers)
+
+
+def trace(graph: str, threads: int, level: int, spinning: bool, providers: list[str], *,
+          feeds: dict[str, np.ndarray], runs: int) -> list[dict[str, Any]]:
+    """The runtime's own trace events of ``runs`` runs after one more to warm up."""
+    with tempfile.TemporaryDirectory(prefix="kit-profile-") as folder:
+        session = _session(graph, threads, level, spinning, providers, profile=str(Path(folder) / "profile"))
+        for _ in range(runs + 1):
+            session.run(None, feeds)
+        return json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
 
 
 def explain(error: Exception, graph: str, version: str) -> UnsupportedModel:
