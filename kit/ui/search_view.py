@@ -1,4 +1,4 @@
-"""The panel of a search: while it runs, a chart of what it has found so far; then the front, to pick from."""
+"""The panel of a search: while it runs, a chart of what it has found so far; then every trial, to pick from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kit.charts.searching import pareto, search_progress
 from kit.errors import KitError
 from kit.need import need
 from kit.trials.found import Found
-from kit.trials.log import ABOUT, TRIALS
+from kit.trials.log import ABOUT, TRIALS, Trial
 from kit.ui.call import UNKNOWN, Spelling, spelling
 from kit.ui.panel import Panel
 from kit.ui.view import CHARTS, ChartBox
@@ -53,7 +53,7 @@ class SearchPanel(Panel):
 
     Attributes:
         chart: the place of the chart.
-        trials: the list of the front's trials.
+        trials: the list of the trials to pick from.
         use: the button that picks the one chosen there.
     """
 
@@ -153,12 +153,13 @@ class SearchPanel(Panel):
             self._fill(found)
 
     def _fill(self, found: Found) -> None:
-        """The list to pick from: the front, the pick and the float model."""
-        numbers = dict.fromkeys(t.number for t in (found.pick, *found.pareto(), found.baseline))
-        trials = sorted((t for t in found.trials if t.number in numbers), key=lambda t: t.ratio)
+        """The list to pick from: every trial that can be run again, fastest first."""
+        front = {t.number for t in found.pareto()}
+        kept = (t for t in found.trials if t.ratio is not None and t.artifact and t.artifact.is_file())
+        trials = sorted({t.number: t for t in (*kept, found.pick)}.values(), key=lambda t: t.ratio)
         self.trials.options = [
-            (f"{t.number}: {t.candidate.label}; {t.speedup:.2f}x, loss {found.loss_text(t)}"
-             + ("" if t.is_accurate(found.allowed) else ", more than allowed")
+            (f"{t.number}: {t.candidate.label}; {t.speedup:.2f}x, loss {found.loss_text(t)}{_judged(t, found.allowed)}"
+             + (", nothing beats it in both" if t.number in front else "")
              + (" (the pick)" if t.number == found.pick.number else ""), t.number) for t in trials]
         self.trials.value = found.pick.number
         self._offer()
@@ -177,3 +178,9 @@ class SearchPanel(Panel):
         head, *tail = others
         tail.insert(tail.index(self.look.error), self._live)
         self.look.box.children = (head, widgets.HTML(CHARTS), *(self.controls[name].view for name in main), rest, *tail)
+
+
+def _judged(trial: Trial, allowed: float) -> str:
+    if trial.is_accurate(allowed) or trial.loss is None:
+        return ""
+    return ", more than allowed" if trial.complete else ", not measured on everything"

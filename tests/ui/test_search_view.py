@@ -112,6 +112,22 @@ def test_get_gives_the_trial_that_a_person_picked(toy):
     assert len(made.get().trials) == len(found.trials)  # nothing was searched again
 
 
+def test_every_trial_can_be_picked_where_the_float_model_stays(toy, monkeypatch):
+    is_float = baseline(toys.OPTIONS).__eq__
+    monkeypatch.setattr(toys.World, "ratio", lambda world, candidate: 1.0 if is_float(candidate) else 1.5)
+    monkeypatch.setattr(toys.World, "loss", lambda world, candidate: 0.0 if is_float(candidate) else 0.5)
+    made = panel(toy, StepwiseSearch(free=True))
+    found = made.get()
+    assert found.pick == found.baseline
+    assert len(found.pareto()) == 1
+    assert {number for _, number in made.trials.options} == {t.number for t in found.trials if t.ratio}
+    words, other = next((words, number) for words, number in made.trials.options if number)
+    assert "more than allowed" in words
+    made.trials.value = other
+    made.use.click()
+    assert made.get().pick.number == other
+
+
 def test_changed_settings_make_a_pick_outdated(toy):
     made = panel(toy, StepwiseSearch(free=True))
     found = made.get()
