@@ -97,9 +97,9 @@ def corrected(network: Network, found: tuple[Shift, ...]) -> Network:
     return Network(proto, network.name, network.path)
 
 
-def described(network: Network, found: tuple[Shift, ...], proto: Any) -> tuple[BiasCorrection, ...]:
-    """How much of every shift is left in a written model (``proto``), by the biases as they are stored there."""
-    stored = {node.name: node for node in proto.graph.node}
+def described(network: Network, found: tuple[Shift, ...], made: Skeleton) -> tuple[BiasCorrection, ...]:
+    """How much of every shift is left in an INT8 model, by the biases as they are stored there."""
+    stored = {node.name: node for node in made.proto.graph.node}
     results = []
     for shift in found:
         if shift.why:
@@ -108,7 +108,7 @@ def described(network: Network, found: tuple[Shift, ...], proto: Any) -> tuple[B
         holder = network.by_name[shift.holder]
         had = len(holder.input) > shift.at and holder.input[shift.at]
         before = network.values(holder.input[shift.at]) if had else 0.0
-        gain = _constant(proto, stored[shift.holder].input[shift.at]) - before
+        gain = _constant(made, stored[shift.holder].input[shift.at]) - before
         results.append(BiasCorrection(shift.node, float(np.abs(shift.channels).mean()),
                                       float(np.abs(shift.channels - gain).mean())))
     return tuple(results)
@@ -174,13 +174,18 @@ def _free(name: str, network: Network) -> str:
     return next(n for n in (name, *(f"{name}_{at}" for at in range(len(taken) + 1))) if n not in taken)
 
 
-def _constant(proto: Any, name: str) -> np.ndarray:
+def _constant(made: Skeleton, name: str) -> np.ndarray:
     """The float values of a constant, behind a DequantizeLinear or not."""
     import onnx
 
-    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    constants = {tensor.name: tensor for tensor in made.proto.graph.initializer}
+
+    def values_of(part: str) -> np.ndarray:
+        filled = made.array(part)
+        return onnx.numpy_helper.to_array(constants[part]) if filled is None else filled
+
     if name in constants:
-        return onnx.numpy_helper.to_array(constants[name])
-    node = next(node for node in proto.graph.node if name in node.output)
-    values, scale, *zero = (onnx.numpy_helper.to_array(constants[part]) for part in node.input)
+        return values_of(name)
+    node = next(node for node in made.proto.graph.node if name in node.output)
+    values, scale, *zero = map(values_of, node.input)
     return (values.astype(np.float64) - (zero[0] if zero else 0)) * scale

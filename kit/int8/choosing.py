@@ -146,13 +146,13 @@ class Chooser:
             return made, sqnr, (), ["Biases were left alone: without probe samples nothing tells whether that helps."]
         found = shifts(self.network, made, self.calibration, self.nodes)
         if all(shift.why for shift in found):
-            return made, sqnr, described(self.network, found, made.proto), []
+            return made, sqnr, described(self.network, found, made), []
         other = qdq.skeleton(corrected(self.network, found), ranges, self.nodes, self.recipe)
         heard = self._sqnr(other, probes)
         if asked == "auto" and heard < sqnr:
             return made, sqnr, (), [f"Corrected biases would have brought the output from {sqnr:.1f} to {heard:.1f} dB "
                                     "on the probe samples, so they were left alone."]
-        return other, heard, described(self.network, found, other.proto), []
+        return other, heard, described(self.network, found, other), []
 
     def _sqnr(self, made: qdq.Skeleton, probes: list) -> float | None:
         if not probes:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from quantization_models import save
+from quantization_models import attention_net, save
 
 from kit.calibration import CalibrateOptions, calibrate
 from kit.int8.qdq import Rounding
@@ -160,6 +160,16 @@ def test_a_bias_that_two_nodes_share_is_corrected_for_each(tmp_path):
     biases = [t for t in proto.graph.initializer if t.data_type == onnx.TensorProto.INT32 and len(t.dims) == 1]
     assert len({numpy_helper.to_array(t).tobytes() for t in biases if t.dims[0] == CHANNELS}) >= 2
     assert "b" not in {t.name for t in proto.graph.initializer}
+
+
+def test_a_bias_that_is_rounded_with_its_own_scale_is_described(tmp_path):
+    path = attention_net(tmp_path / "m.onnx")  # the Add behind a MatMul rounds its constant like a weight
+    shape = Model.open(path).inputs[0].shape
+    feeds = [{"x": np.random.default_rng(at).standard_normal(shape).astype(np.float32)} for at in range(6)]
+    found = quantize(path, calibrate(path, feeds, runs=tmp_path), QuantizeOptions(bias_correction="yes"), runs=tmp_path)
+    done = {b.node: b for b in found.biases if not b.why}
+    assert "up" in done
+    assert np.isfinite(done["up"].after)
 
 
 def test_errors_of_rounding_are_what_the_bytes_lack():
