@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kit.errors import BadInput, UnsupportedModel
-from kit.graph.values import infer, name_nodes
+from kit.graph.inference import infer, infer_proto
+from kit.graph.values import name_nodes
 from kit.model import external_files, read
 from kit.need import need
 from kit.record import explain_os_error
+from kit.weights_file import read_light
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 LARGE = 1_000_000_000  # bytes of weights from which they go beside the file: protobuf ends at 2 GB
 
 
-def open_graph(path: Path) -> ir.Model:
+def open_graph(path: Path, *, light: bool = False) -> ir.Model:
     """The model at ``path``, every node named, types and shapes filled in; external weights are mapped, not read.
+
+    Args:
+        path: the .onnx file.
+        light: map the large weights inside the file as well; such a model is to be looked at, not to be written.
 
     Raises:
         BadInput: missing, truncated or not ONNX.
@@ -28,10 +33,11 @@ def open_graph(path: Path) -> ir.Model:
     """
     need("onnxscript", to="fix a graph", extra="base")
     ir = need("onnx_ir", to="fix a graph", extra="base")
-    proto = read(path, weights=False)
+    proto = read_light(path) if light else read(path, weights=False)
     if proto.graph.sparse_initializer:
         raise UnsupportedModel(f"{path.name} has sparse weights ({proto.graph.sparse_initializer[0].values.name}).",
                                remedy="export it with dense weights")
+    inferred = infer_proto(proto)
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir wraps every defect of a file in errors of its own
@@ -39,7 +45,8 @@ def open_graph(path: Path) -> ir.Model:
                        remedy="run kit.audit on it, or export it again", detail=str(error)) from error
     ir.external_data.set_base_dir(model.graph, str(path.parent))
     name_nodes(model)
-    infer(model)
+    if not inferred:
+        infer(model)
     return model
 
 
@@ -60,25 +67,11 @@ def write(model: ir.Model, path: Path, *, outside: bool = False) -> None:
         raise explain_os_error(error, path) from error
 
 
-def write_for_check(model: ir.Model, source: Path, path: Path) -> None:
-    """Write ``model`` for one run: external weights are linked, not copied, where the disk allows it."""
+def graph_bytes(model: ir.Model) -> bytes:
+    """The file of ``model`` without its external weights; empty when what is left is over 1 GB."""
     import onnx_ir as ir
 
-    if _weight_bytes(model, inside=True) > LARGE:
-        write(model, path)
-        return
-    for file in external_files(source):
-        link = path.parent / file.relative_to(source.parent)
-        if not link.exists():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(file.resolve(), link)
-            except OSError:  # another file system, or one without links
-                shutil.copyfile(file, link)
-    try:
-        ir.save(model, path)
-    except OSError as error:
-        raise explain_os_error(error, path) from error
+    return b"" if _weight_bytes(model, inside=True) > LARGE else ir.to_proto(model).SerializeToString()
 
 
 def copy(source: Path, path: Path) -> None:

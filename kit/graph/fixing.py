@@ -18,11 +18,12 @@ import numpy as np
 from kit.errors import BadInput, ToolFailed, unknown
 from kit.graph import feeds as feeding
 from kit.graph import files
+from kit.graph.asking import ask
 from kit.graph.result import Change, Fixed, FixOptions, LeftAlone, Rejected
-from kit.graph.rule import RuleCrashed, Setting, apply
+from kit.graph.rule import Setting
 from kit.graph.rules_shape import parse
 from kit.graph.rules_whole import operators
-from kit.graph.table import RULES, chosen, default_rules
+from kit.graph.table import RULES, chosen
 from kit.graph.trial import Trial
 from kit.inspection.graph import onnx_source
 from kit.model import Model, TensorSpec, external_files
@@ -30,7 +31,7 @@ from kit.options import expect
 from kit.progress import Report, silent
 from kit.record import check_files, run_stage
 
-VERSION = 1
+VERSION = 2
 
 
 def fix(model: Any, options: FixOptions = FixOptions(), *,  # noqa: B008
@@ -77,17 +78,8 @@ def applicable(model: Any, target: str = "onnxruntime") -> list[tuple[str, str, 
     Raises:
         BadInput: no such file or target.
     """
-    rules = chosen((), default_rules(target) and target)
     source = model if isinstance(model, Model) else Model.open(onnx_source(model, "audit").graph)
-    failed: dict[str, tuple[str, str, str]] = {}
-    while True:
-        try:
-            edits, left = apply(rules, Setting(files.open_graph(source.path), target), set(failed))
-        except RuleCrashed as crash:
-            failed[crash.edit.id] = (crash.edit.rule, crash.edit.site, f"the rule fails here: {crash.error}")
-            continue
-        found = [(edit.rule, edit.site, edit.reason) for edit in (*edits, *left) if edit.id not in failed]
-        return [*found, *failed.values()]
+    return list(ask(source.path, target).rows)
 
 
 def _fix(source: Model, options: FixOptions, shapes: dict[str, tuple], samples: Any, folder: Path,
@@ -104,7 +96,7 @@ def _fix(source: Model, options: FixOptions, shapes: dict[str, tuple], samples: 
         files.write(setting.model, path, outside=bool(external_files(source.path)))
     else:
         files.copy(source.path, path)
-    notes += _checked(source, path)
+    notes += [*trial.accepted, *_checked(source, path)]
     edits = [(edit, difference) for edit, difference in trial.edits]
     parity = trial.parity()
     note = f"{len(edits)} edits: " + (", ".join(dict.fromkeys(edit.rule for edit, _ in edits)) or "none")

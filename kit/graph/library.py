@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kit.graph.rule import Rule, Setting
+from kit.graph.rule import NODES, Rule, Setting
 from kit.graph.values import Builder, bypass, cannot_bypass, is_op, retire
 
 if TYPE_CHECKING:
@@ -57,13 +57,24 @@ def rewrite_with(home: str, node: ir.Node, model: ir.Model, names: Callable[[ir.
         graph.initializers[value.name] = value
     ir.convenience.replace_nodes_and_values(graph, node, delta.match.nodes, delta.new_nodes, delta.match.outputs,
                                             delta.new_outputs)
-    taken = {other.name for other in ir.traversal.RecursiveGraphIterator(model.graph)}
+    taken = _nodes(model)
+    taken.difference_update(old.name for old in delta.match.nodes if old.graph is None)
     for new, label in zip(delta.new_nodes, labels, strict=True):
         new.name = label if label not in taken else builder.free(label)
+        taken.add(new.name)
         for value in new.outputs:
             value.name = value.name or builder.free(f"{new.name}_output")
     retire(value for value in inputs if value is not None and value.producer() is not None)
     return list(delta.new_nodes)
+
+
+def _nodes(model: ir.Model) -> set[str | None]:
+    """Names of all nodes, as they were when this rule came to the model, and of those it has made since."""
+    import onnx_ir as ir
+
+    if NODES not in model.meta:
+        model.meta[NODES] = {other.name for other in ir.traversal.RecursiveGraphIterator(model.graph)}
+    return model.meta[NODES]
 
 
 def tidy(name: str, because: str, op_type: str, homes: tuple[str, ...], said: str,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from kit import targets
 from kit.card import Card, Table, bytes_text
 from kit.comparison import PARITY_COLUMNS, TensorParity, worst
 from kit.errors import StaleResult, unknown
@@ -19,13 +20,15 @@ from kit.record import Provenance, digest
 class FixOptions(Options):
     """What to edit, and for which runtime."""
 
-    target: Annotated[Literal["onnxruntime", "openvino", "ascend310p3"], Help(
-        "Where the model will run: decides which operators are merged and which are split.")] = "onnxruntime"
+    target: Annotated[Literal[targets.NAMES], Help(  # type: ignore[valid-type]
+        "Where the model will run: decides which operators are merged, split or written in another form."
+    )] = "onnxruntime"
     rules: Annotated[tuple[str, ...], Help("Rules to apply; empty for the target's own set.")] = ()
     skip: Annotated[tuple[str, ...], Help(
         "Rules, or single edits such as merge-hardswish:Mul_12, to leave out.")] = ()
     opset: Annotated[int, Range(0, 24, 1), Help(
-        "Raise the model to this opset first; 0 keeps its own. HardSwish needs 14, LayerNormalization 17.")] = 0
+        "Bring the model to this opset, up or down; 0 keeps its own, for Ascend within 11 to 17. HardSwish needs 14, "
+        "LayerNormalization 17.")] = 0
     shapes: Annotated[tuple[str, ...], Help(
         "Sizes or names of input axes: x=1,3,640,640 or x=batch,3,height,width; ? leaves an axis.")] = ()
     ir_version: Annotated[int, Range(0, 13, 1), Help(
@@ -37,6 +40,10 @@ class FixOptions(Options):
         "give 1e-2 for float16 models.")] = 1e-4
     samples: Annotated[int, Range(1, 32, 1), Help(
         "How many samples, or made-up inputs, the answers are compared on.")] = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", targets.known(self.target))  # upper and lower case are the same
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

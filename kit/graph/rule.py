@@ -8,7 +8,7 @@ never disagree.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 MOST_ROUNDS = 50  # of one rule; reaching it means that a rule undoes itself
+TAKEN, NODES = "kit: names that are taken", "kit: names of nodes"  # kept with a model while one rule goes over it
 
 
 @dataclass
@@ -24,9 +25,9 @@ class Setting:
 
     Attributes:
         model: being worked on; rules change it in place.
-        target: the runtime it is meant for.
+        target: the runtime it is meant for; ``ascend`` stands for any chip.
         shapes: input name -> wanted axes: a size, a name, or None to leave that axis.
-        opset: version to raise the model to; 0 keeps it.
+        opset: version to bring the model to; 0 keeps it, where the target takes it.
         ir_version: highest the target takes; 0 keeps it.
     """
 
@@ -35,6 +36,11 @@ class Setting:
     shapes: dict[str, tuple[int | str | None, ...]] = field(default_factory=dict)
     opset: int = 0
     ir_version: int = 0
+
+    @property
+    def ascend(self) -> bool:
+        """Is it meant for an Ascend chip? What ATC takes is decided by its parser, the same for each."""
+        return self.target.startswith("ascend")
 
     @property
     def version(self) -> int:
@@ -53,6 +59,7 @@ class Rule:
         blocked: why it must stay as it is; "" when it may be changed.
         rewrite: changes it in place; returns what it did, in words.
         looks_at: what is handed to the three functions.
+        moves: why its edits move the answer, and may; "" for every rule but those whose purpose that is.
     """
 
     name: str
@@ -61,6 +68,7 @@ class Rule:
     blocked: Callable[[Any, Setting], str]
     rewrite: Callable[[Any, Setting], str]
     looks_at: Literal["nodes", "inputs", "nodes and weights", "model"] = "nodes"
+    moves: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,40 +110,72 @@ def apply(rules: Iterable[Rule], setting: Setting, skip: Collection[str] = ()) -
     """
     done: list[Edit] = []
     rules = tuple(rules)
+    nodes: list[ir.Node] = []  # of the model as it stands: gathering them for every rule would cost as much as asking
     for _ in range(MOST_ROUNDS):
         left: list[Edit] = []
         before = len(done)
         for rule in rules:
-            made, kept = apply_one(rule, setting, skip, {edit.id for edit in done})
+            nodes = nodes or _nodes(setting.model)
+            made, kept = apply_one(rule, setting, skip, {edit.id for edit in done}, nodes)
             done += made
             left += kept
+            if made:
+                nodes = []
         if len(done) == before:
             break
     return done, left
 
 
-def apply_one(rule: Rule, setting: Setting, skip: Collection[str] = (),
-              seen: Collection[str] = ()) -> tuple[list[Edit], list[Edit]]:
-    """Apply one rule until it finds nothing more; ``seen`` are ids used up by edits made before."""
+def apply_one(rule: Rule, setting: Setting, skip: Collection[str] = (), seen: Collection[str] = (),
+              nodes: Sequence[ir.Node] = ()) -> tuple[list[Edit], list[Edit]]:
+    """Apply one rule until it finds nothing more.
+
+    Args:
+        rule: which.
+        setting: holds the model, which is changed in place.
+        skip: names of rules, or ids of single edits, to leave out.
+        seen: ids used up by edits made before.
+        nodes: all nodes of the model as it stands, where they are at hand.
+    """
     done: list[Edit] = []
     kept: list[Edit] = []
     for _ in range(MOST_ROUNDS):
-        made, kept = _round(rule, setting, skip, {*seen, *(edit.id for edit in done)})
+        made, kept = _round(rule, setting, skip, {*seen, *(edit.id for edit in done)}, () if done else nodes)
         done += made
         if not made:
             break
     return done, kept
 
 
-def _round(rule: Rule, setting: Setting, skip: Collection[str], seen: set[str]) -> tuple[list[Edit], list[Edit]]:
+def consider(rule: Rule, setting: Setting) -> list[Edit]:
+    """Where a rule would edit, or why it would not, when nothing is edited.
+
+    Raises:
+        RuleCrashed: the rule raised; names the place.
+    """
+    found = []
+    for thing, site in _sites(rule, setting.model):
+        try:
+            if rule.matches(thing, setting):
+                found.append(Edit(rule.name, site, reason=rule.blocked(thing, setting)))
+        except Exception as error:  # as in a round
+            raise RuleCrashed(Edit(rule.name, site), error) from error
+    return found
+
+
+def _round(rule: Rule, setting: Setting, skip: Collection[str], seen: set[str],
+           nodes: Sequence[ir.Node] = ()) -> tuple[list[Edit], list[Edit]]:
     made, kept = [], []
-    for thing, site in list(_sites(rule, setting.model)):
-        if _is_gone(thing, setting.model):
+    for name in (TAKEN, NODES):  # other rules may have changed them
+        setting.model.meta.pop(name, None)
+    for thing, site in list(_sites(rule, setting.model, nodes)):
+        if made and _is_gone(thing, setting.model):
             continue  # an earlier edit of this round took it away
-        edit = Edit(rule.name, _numbered(rule.name, site, seen))
+        edit = None
         try:
             if not rule.matches(thing, setting):
                 continue
+            edit = Edit(rule.name, _numbered(rule.name, site, seen))
             if rule.name in skip or edit.id in skip:
                 kept.append(replace(edit, reason="skipped, as asked"))
             elif reason := rule.blocked(thing, setting):
@@ -144,7 +184,10 @@ def _round(rule: Rule, setting: Setting, skip: Collection[str], seen: set[str]) 
                 made.append(replace(edit, what=rule.rewrite(thing, setting)))
                 seen.add(edit.id)
         except Exception as error:  # a rule meets strangers' models: whatever it trips over must not cost the others
-            raise RuleCrashed(edit, error) from error
+            edit = edit or Edit(rule.name, _numbered(rule.name, site, seen))
+            if edit.id not in skip and rule.name not in skip:  # else it is known, and asking again changes nothing
+                raise RuleCrashed(edit, error) from error
+            kept.append(replace(edit, reason=f"the rule fails here: {error}"))
     return made, kept
 
 
@@ -157,18 +200,21 @@ def _numbered(rule: str, site: str, seen: Collection[str]) -> str:
     return found
 
 
-def _sites(rule: Rule, model: ir.Model) -> Iterator[tuple[Any, str]]:
+def _nodes(model: ir.Model) -> list[ir.Node]:
     import onnx_ir as ir
 
+    return list(ir.traversal.RecursiveGraphIterator(model.graph))
+
+
+def _sites(rule: Rule, model: ir.Model, nodes: Sequence[ir.Node] = ()) -> Iterator[tuple[Any, str]]:
     if rule.looks_at == "model":
         yield model, "model"
     elif rule.looks_at == "inputs":
         yield from ((value, value.name) for value in model.graph.inputs)
     elif rule.looks_at == "nodes":
-        yield from ((node, node.name) for node in ir.traversal.RecursiveGraphIterator(model.graph))
+        yield from ((node, node.name) for node in nodes or _nodes(model))
     else:  # readers before what they read, so that a dead chain goes in one round
-        nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
-        yield from ((node, node.name) for node in reversed(nodes))
+        yield from ((node, node.name) for node in reversed(nodes or _nodes(model)))
         yield from ((value, name) for name, value in list(model.graph.initializers.items()))
 
 

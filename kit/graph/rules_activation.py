@@ -185,7 +185,7 @@ def merge(name: str, op_type: str, since: int, because: str, read: Callable[[ir.
 
 
 def _no_hardswish(setting: Setting) -> str:
-    if setting.target == "ascend310p3" and setting.version > 18:
+    if setting.ascend and setting.version > 18:
         return f"CANN reads HardSwish at opset 14 to 18 (hicann/ops-math), and this model is of opset {setting.version}"
     return ""
 

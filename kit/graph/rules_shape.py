@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from kit.errors import BadInput, unknown
+from kit.graph.inference import infer_again
 from kit.graph.rule import Rule, Setting
-from kit.graph.values import infer_again
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -81,6 +81,11 @@ def _gelu(node: ir.Node, to: Builder) -> ir.Value:
     return to.op("Mul", [x, gate], like=x)
 
 
+def _mish(node: ir.Node, to: Builder) -> ir.Value:
+    x = node.inputs[0]
+    return to.op("Mul", [x, to.op("Tanh", [to.op("Softplus", [x], like=x)], like=x)], like=x)
+
+
 def _layernorm(node: ir.Node, to: Builder) -> ir.Value:
     x = node.inputs[0]
     first = node.attributes.get_int("axis", -1)
@@ -88,9 +93,7 @@ def _layernorm(node: ir.Node, to: Builder) -> ir.Value:
     axes = list(range(first, 0)) if first < 0 else list(range(first - rank, 0))
 
     def mean(value: ir.Value) -> ir.Value:
-        if to.model.opset_imports[""] >= 18:  # where the axes moved from an attribute to an input
-            return to.op("ReduceMean", [value, to.weight(np.int64(axes), f"{node.name}/axes")], {"keepdims": 1}, like=x)
-        return to.op("ReduceMean", [value], {"axes": axes, "keepdims": 1}, like=x)
+        return to.over("ReduceMean", value, axes, {"keepdims": 1}, like=x)
 
     deviation = to.op("Sub", [x, mean(x)], like=x)
     variance = mean(to.op("Mul", [deviation, deviation], like=x))
@@ -145,6 +148,8 @@ RULES = (
           "ONNX Runtime merges itself and CANN takes as it is.", _swish),
     split("split-gelu", ("Gelu", "com.microsoft:Gelu"), "For targets without Gelu (below opset 20; CANN up to opset 18 "
           "has none): its parts, which compilers recognise.", _gelu),
+    split("split-mish", ("Mish",), "For targets without Mish (below opset 18, the only one at which CANN has it): "
+          "x * Tanh(Softplus(x)).", _mish),
     split("split-layernorm", ("LayerNormalization",), "For targets without LayerNormalization (below opset 17), or "
           "that take it with fixed shapes only: its parts.", _layernorm, _layernorm_objection),
     split("split-groupnorm", ("GroupNormalization",), "For targets without GroupNormalization (CANN has none): "

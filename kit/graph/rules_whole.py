@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kit.graph.inference import infer
 from kit.graph.rule import Rule, Setting, quiet_library
-from kit.graph.values import infer, is_op, name_nodes, retire, shape
+from kit.graph.values import name_nodes, retire
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,8 +25,9 @@ def operators(model: ir.Model) -> Counter[str]:
                    for node in ir.traversal.RecursiveGraphIterator(model.graph))
 
 
-def _whole(name: str, because: str, run: Callable[[ir.Model, Setting], str],
-           wanted: Callable[[ir.Model, Setting], bool]) -> Rule:
+def whole(name: str, because: str, run: Callable[[ir.Model, Setting], str],
+          wanted: Callable[[ir.Model, Setting], bool],
+          blocked: Callable[[ir.Model, Setting], str] = lambda model, setting: "") -> Rule:
     """A rule about the model as a whole: one edit, done by a pass of onnx-ir or onnxscript that says what it did."""
 
     def rewrite(model: ir.Model, setting: Setting) -> str:
@@ -33,7 +36,7 @@ def _whole(name: str, because: str, run: Callable[[ir.Model, Setting], str],
         name_nodes(model)
         return said
 
-    return Rule(name, because, wanted, lambda model, setting: "", rewrite, "model")
+    return Rule(name, because, wanted, blocked, rewrite, "model")
 
 
 def _difference(before: Counter, after: Counter) -> str:
@@ -44,29 +47,57 @@ def _difference(before: Counter, after: Counter) -> str:
 def _fold(model: ir.Model, setting: Setting) -> str:
     """Compute what is constant, onnxscript's way, until nothing more turns up; "" when nothing was."""
     import onnx_ir as ir
-    from onnxscript.optimizer import FOLDED_FROM_KEY, fold_constants
+    from onnxscript.optimizer import FOLDED_FROM_KEY
 
-    before = operators(model)
-    with quiet_library():
-        for _ in range(5):
-            step = operators(model)
-            fold_constants(model, onnx_shape_inference=True, output_size_limit=LARGEST)
-            dead = [node for node in model.graph if not any(v.uses() or v.is_graph_output() for v in node.outputs)]
-            for node in reversed(dead):
-                if node.graph is not None:
-                    inputs = list(node.inputs)
-                    model.graph.remove(node, safe=True)
-                    retire(inputs)
-            infer(model)
-            if operators(model) == step:
-                break
+    before = after = operators(model)
+    for _ in range(5):
+        step, after = after, _fold_once(model)
+        if after == step:
+            break
+        infer(model)
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         for value in node.outputs:  # the library's notes on where a constant came from
             value.metadata_props.pop(FOLDED_FROM_KEY, None)
     for value in model.graph.initializers.values():
         value.metadata_props.pop(FOLDED_FROM_KEY, None)
-    after = operators(model)
     return f"computed ahead: {_difference(before, after) or 'shapes'}" if after != before else ""
+
+
+def _folds(model: ir.Model) -> bool:
+    """Is there anything to compute ahead? Asked of a copy, first without inference, as that is often enough."""
+    before, copy = operators(model), model.clone()
+    return _fold_once(copy, infers=False) != before or (not _all_known(model) and _fold_once(copy) != before)
+
+
+def _fold_once(model: ir.Model, *, infers: bool | None = None) -> Counter[str]:
+    """Compute what is constant now, and take away what nothing reads any more; gives the operators that are left.
+
+    Args:
+        model: changed in place.
+        infers: let the library infer shapes on the way, node by node, which takes ten times as long as the rest; where
+            all are known it adds none, and None says so.
+    """
+    from onnxscript.optimizer import fold_constants
+
+    infers = not _all_known(model) if infers is None else infers
+    with quiet_library():
+        fold_constants(model, onnx_shape_inference=infers, output_size_limit=LARGEST)
+    dead = [node for node in model.graph if not any(v.uses() or v.is_graph_output() for v in node.outputs)]
+    for node in reversed(dead):
+        if node.graph is not None:
+            inputs = list(node.inputs)
+            model.graph.remove(node, safe=True)
+            retire(inputs)
+    return operators(model)
+
+
+def _all_known(model: ir.Model) -> bool:
+    """Has every value a type and axes, each with a size or a name?"""
+    import onnx_ir as ir
+
+    return all(value.dtype is not None and value.shape is not None
+               and all(isinstance(axis, int) or axis.value for axis in value.shape)
+               for node in ir.traversal.RecursiveGraphIterator(model.graph) for value in node.outputs if value.name)
 
 
 def _lift(model: ir.Model, setting: Setting) -> str:
@@ -75,6 +106,20 @@ def _lift(model: ir.Model, setting: Setting) -> str:
     before = operators(model)["Constant"]
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return f"{before - operators(model)['Constant']} Constant nodes became initializers"
+
+
+def _repeats(model: ir.Model) -> bool:
+    """Has any small weight the content of another one? Quicker than to let the pass try it on a copy."""
+    seen = set()
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes > LARGEST or tensor.dtype.name == "STRING":
+            continue
+        key = (tensor.dtype, tuple(tensor.shape.numpy()), hashlib.blake2b(tensor.tobytes(), digest_size=16).digest())
+        if key in seen:
+            return True
+        seen.add(key)
+    return False
 
 
 def _share(model: ir.Model, setting: Setting) -> str:
@@ -95,32 +140,6 @@ def _inline(model: ir.Model, setting: Setting) -> str:
     common.RemoveUnusedFunctionsPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     return f"{count} functions became their bodies"
-
-
-def _raise(model: ir.Model, setting: Setting) -> str:
-    from onnxscript.version_converter import ConvertVersionPass
-
-    before = setting.version
-    _last_axis(model)
-    ConvertVersionPass(setting.opset, fallback=True)(model)
-    if setting.version != setting.opset:
-        raise RuntimeError(f"the converters of onnx and onnxscript could not raise it to opset {setting.opset}")
-    infer(model)
-    return f"opset {before} became {setting.opset}"
-
-
-def _last_axis(model: ir.Model) -> None:
-    """Write the last axis of a Softmax as -1.
-
-    Up to opset 12 every other axis flattened, and onnx's converter keeps that up with four nodes where it cannot see
-    that there is nothing to flatten.
-    """
-    import onnx_ir as ir
-
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        sizes = shape(node.inputs[0]) if is_op(node, "Softmax", "LogSoftmax", "Hardmax") else None
-        if sizes is not None and node.attributes.get_int("axis", 1) == len(sizes) - 1 and model.opset_imports[""] >= 11:
-            node.attributes["axis"] = ir.AttrInt64("axis", -1)
 
 
 def _needed_ir(model: ir.Model) -> int:
@@ -144,24 +163,21 @@ def _lower_ir(model: ir.Model, setting: Setting) -> str:
     return f"IR version {was} became {setting.ir_version}"
 
 
-INLINE = _whole(
+INLINE = whole(
     "inline-functions", "Few compilers take functions inside a model; their bodies say the same.", _inline,
     lambda model, setting: bool(model.functions))
-RAISE = _whole(
-    "raise-opset", "The merged operators came with later opsets: HardSwish 14, LayerNormalization 17, Gelu 20.", _raise,
-    lambda model, setting: setting.opset > setting.version)
-LIFT = _whole(
+LIFT = whole(
     "lift-constants", "Weights in Constant nodes are not found by quantizers and compilers that look among the "
     "initializers.", _lift, lambda model, setting: operators(model)["Constant"] > 0)
-FOLD = _whole(
+FOLD = whole(
     "fold-constants", "What depends on no input is computed once, here, not at every run.", _fold,
-    lambda model, setting: bool(_fold(model.clone(), setting)))
-SHARE = _whole(
+    lambda model, setting: _folds(model))
+SHARE = whole(
     "merge-initializers", "Weights with the same content need to be stored once.", _share,
-    lambda model, setting: bool(_share(model.clone(), setting)))
+    lambda model, setting: _repeats(model) and bool(_share(model.clone(), setting)))
 LOWER_IR = Rule(
     "lower-ir-version", "An older runtime refuses a file of a newer IR version, even when it has every operator.",
     lambda model, setting: bool(setting.ir_version) and model.ir_version > setting.ir_version, _ir_blocked, _lower_ir,
     "model")
 
-RULES = (INLINE, RAISE, LIFT, FOLD, SHARE, LOWER_IR)
+RULES = (INLINE, LIFT, FOLD, SHARE, LOWER_IR)

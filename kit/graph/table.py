@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from kit import targets
 from kit.errors import BadInput, unknown
-from kit.graph import rules_activation, rules_fold, rules_layernorm, rules_shape, rules_split, rules_tidy, rules_whole
+from kit.graph import (
+    rules_activation,
+    rules_attributes,
+    rules_einsum,
+    rules_fold,
+    rules_forms,
+    rules_indices,
+    rules_integers,
+    rules_layernorm,
+    rules_loop,
+    rules_masks,
+    rules_nms,
+    rules_opset,
+    rules_pools,
+    rules_qdq,
+    rules_recurrent,
+    rules_resize,
+    rules_shape,
+    rules_split,
+    rules_tidy,
+    rules_whole,
+)
 from kit.graph.rule import Rule
 
 _ORDER = (
     # what the others need first: a plain graph, its opset, its shapes, its constants
-    "inline-functions", "raise-opset", "fix-shapes", "name-axes", "lift-constants", "drop-identity", "fold-constants",
+    "inline-functions", "raise-opset", "fix-shapes", "name-axes", "lift-constants", "drop-identity", "strip-qdq",
+    "if-constant", "unroll-loop", "fold-constants",
     "drop-neutral", "drop-dropout", "drop-casts", "drop-reshapes", "drop-transposes", "drop-flatten",
     # merges before folds: the 3 of clip(conv + 3, 0, 6) / 6 would end up in the bias
     "merge-hardswish", "merge-hardsigmoid", "merge-swish", "merge-gelu", "merge-layernorm",
     "fold-batchnorm", "fold-affine",
-    "split-hardswish", "split-hardsigmoid", "split-swish", "split-gelu", "split-layernorm", "split-groupnorm",
+    "split-hardswish", "split-hardsigmoid", "split-swish", "split-gelu", "split-mish", "split-layernorm",
+    "split-groupnorm",
+    # one form of several equal ones; those that came with a later opset before the opset is lowered
+    "slice-shape", "plain-split", "plain-pad", "plain-slice", "plain-gather", "plain-resize", "plain-attributes",
+    "einsum-to-matmul", "plain-gru", "plain-gathernd", "plain-scatternd", "plain-maxpool", "global-pool",
+    "nms-five-inputs", "nms-rows", "lower-opset", "topk-int32", "int64-to-int32", "fp16-constants",
     "merge-initializers", "drop-unused", "lower-ir-version",
 )  # fmt: skip
-_MODULES = (rules_activation, rules_fold, rules_layernorm, rules_shape, rules_split, rules_tidy, rules_whole)
+_MODULES = (rules_activation, rules_attributes, rules_einsum, rules_fold, rules_forms, rules_indices, rules_integers,
+            rules_layernorm, rules_loop, rules_masks, rules_nms, rules_opset, rules_pools, rules_qdq, rules_recurrent,
+            rules_resize, rules_shape, rules_split, rules_tidy, rules_whole)
 _ALL = {rule.name: rule for module in _MODULES for rule in module.RULES}
-_COMMON = tuple(name for name in _ORDER if not name.startswith(("split-", "merge-")))
+_FORMS = ("slice-shape", "plain-split", "plain-pad", "plain-slice", "plain-gather", "plain-resize", "plain-attributes",
+          "einsum-to-matmul", "plain-gru", "plain-gathernd", "plain-scatternd", "plain-maxpool", "global-pool",
+          "nms-five-inputs", "nms-rows", "if-constant", "unroll-loop", "topk-int32", "int64-to-int32", "fp16-constants")
+_BY_NAME = ("strip-qdq",)  # moves the answer: only where it is asked for
+_COMMON = tuple(name for name in _ORDER if not name.startswith(("split-", "merge-"))
+                and name not in (*_FORMS, *_BY_NAME))
 
 RULES: dict[str, Rule] = {name: _ALL[name] for name in _ORDER}
 
@@ -30,20 +65,25 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     # OpenVINO merges x * Sigmoid(x) itself, and need not know operators that are ONNX Runtime's own.
     "openvino": (*_COMMON, "merge-hardswish", "merge-hardsigmoid", "merge-gelu", "merge-layernorm", "split-swish",
                  "merge-initializers"),
-    "ascend310p3": (*_COMMON, "merge-hardswish", "merge-hardsigmoid", "split-swish", "split-gelu", "split-groupnorm",
-                    "merge-initializers"),
+    # every chip: what ATC takes is decided by its parser
+    "ascend": (*_COMMON, "merge-hardswish", "merge-hardsigmoid", "split-swish", "split-gelu", "split-mish",
+               "split-groupnorm", *_FORMS, "merge-initializers"),
 }
+
+# ONNX Runtime's CANN provider has CANN read each piece, but LayerNormalization is not in its list.
+DEFAULTS["onnxruntime-cann"] = (*DEFAULTS["ascend"], "split-layernorm")
 
 
 def default_rules(target: str) -> tuple[str, ...]:
-    """Names of the rules a target gets when none are asked for, in order.
+    """Names of the rules a target gets when none are asked for, in order; ``ascend`` stands for every chip.
 
     Raises:
         BadInput: no such target.
     """
-    if target not in DEFAULTS:
-        raise unknown("target", target, DEFAULTS)
-    return tuple(name for name in _ORDER if name in DEFAULTS[target])
+    family = "ascend" if target in targets.ascend.NAMES else target
+    if family not in DEFAULTS:
+        raise unknown("target", target, targets.NAMES)
+    return tuple(name for name in _ORDER if name in DEFAULTS[family])
 
 
 def chosen(names: tuple[str, ...], target: str) -> tuple[Rule, ...]:

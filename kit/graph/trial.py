@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,11 @@ import numpy as np
 
 from kit.comparison import Parity, TensorParity
 from kit.errors import KitError
-from kit.graph.feeds import Feeds, outputs
-from kit.graph.files import write_for_check
+from kit.graph import files
+from kit.graph.feeds import Feeds, kept, outputs
+from kit.graph.mapped import mapped
 from kit.graph.rule import MOST_ROUNDS, Edit, Rule, RuleCrashed, Setting, apply_one
+from kit.model import external_files
 from kit.progress import Report, Tick
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 Answers = list[dict]
 QUIET = 1e-5  # answers below this are rounding
+MOVED = sys.float_info.max  # what a rule may move the answer by when that is its purpose: only a failure is more
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Trial:
         edits: those kept, each with the difference its rule made.
         left: places left alone, with the reason.
         refused: edits that moved the answer or failed.
+        accepted: sentences on rules that moved the answer because that is what they are for.
     """
 
     setting: Setting
@@ -57,13 +62,14 @@ class Trial:
     edits: list[tuple[Edit, float]] = field(default_factory=list)
     left: list[Edit] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
     reference: Answers = field(default_factory=list)
     _answers: Answers = field(default_factory=list)
 
     def run(self, rules: Sequence[Rule], report: Report) -> None:
         """Apply the rules, again and again until none finds anything more."""
         with tempfile.TemporaryDirectory(prefix="kit-fix-") as folder:
-            self._folder = Path(folder)
+            self._folder, self._apart = Path(folder), bool(external_files(self.source))
             self.reference = self._answers = outputs(self.source, self.feeds) if self.feeds else []
             for number in range(MOST_ROUNDS):
                 self.left, before = [], len(self.edits)
@@ -81,18 +87,19 @@ class Trial:
     def _apply(self, rule: Rule) -> None:
         """Apply one rule; when it moves the answer, find the edits that do, and apply it without them."""
         start = self.setting.model
+        self._limit = MOVED if rule.moves else self.tolerance
         edits, left, difference, answers, reason = self._attempt(start, rule, self.skip)
-        if edits and difference > self.tolerance:
+        if edits and difference > self._limit:
             for culprit in self._culprits(start, rule, edits, reason):
                 self.refused.append(culprit)
                 self.skip.add(culprit.edit.id)
             edits, left, difference, answers, reason = self._attempt(start, rule, self.skip)
-            if edits and difference > self.tolerance:
+            if edits and difference > self._limit:
                 for culprit in self._together(start, rule, edits):
                     self.refused.append(culprit)
                     self.skip.add(culprit.edit.id)
                 edits, left, difference, answers, reason = self._attempt(start, rule, self.skip)
-        if edits and difference > self.tolerance:  # what is left finds new places to harm: leave the rule out
+        if edits and difference > self._limit:  # what is left finds new places to harm: leave the rule out
             self.skip.add(rule.name)
             self.setting.model = start
             return
@@ -101,6 +108,9 @@ class Trial:
         if edits:
             self.edits += [(edit, difference) for edit in edits]
             self._answers = answers
+            if rule.moves and difference:
+                self.accepted.append(f"{rule.name} moved the answer by {difference:.1e}, as it is meant to: "
+                                     f"{rule.moves} Rules after it are compared with the model it left.")
         else:
             self.setting.model = start
 
@@ -126,8 +136,12 @@ class Trial:
         """Run the model as it stands: the largest relative difference to the answers before, inf when it fails."""
         path = self._folder / "model.onnx"
         try:
-            write_for_check(self.setting.model, self.source, path)
-            answers = outputs(path, self.feeds)
+            graph = files.graph_bytes(self.setting.model) if self._apart else b""
+            if graph:
+                answers = kept(mapped(graph, self.source.parent, self.source.name), self.feeds)
+            else:
+                files.write(self.setting.model, path)
+                answers = outputs(path, self.feeds)
             moved = difference(self._answers, answers)
         except (KitError, ValueError, TypeError, RuntimeError) as error:  # onnx-ir cannot write it, or it does not run
             said = f"{error} {getattr(error, 'detail', '')}".strip()
@@ -143,7 +157,7 @@ class Trial:
         for at, edit in enumerate(edits):
             later = {other.id for other in edits[at + 1:]} | {other.edit.id for other in refused}
             _, _, difference, _, _ = self._attempt(start, rule, self.skip | later)
-            if difference > self.tolerance:
+            if difference > self._limit:
                 refused.append(Refused(edit, difference, "harmless alone, but beside this rule's edits before it it "
                                        f"moves the answer by {difference:.2e}"))
         return refused
@@ -154,7 +168,7 @@ class Trial:
         def search(some: list[Edit]) -> list[Refused]:
             others = {edit.id for edit in edits if edit not in some}
             _, _, difference, _, why = self._attempt(start, rule, self.skip | others)
-            if difference <= self.tolerance:
+            if difference <= self._limit:
                 return []
             if len(some) == 1:
                 words = why or f"it moves the answer by {difference:.2e}, more than the {self.tolerance:g} allowed"

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kit.graph.rule import TAKEN
+
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+SMALL = 4096  # elements: what steers an operator (axes, sizes, pads) is never larger
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -72,6 +76,39 @@ def shape(value: ir.Value | None) -> list[int | None] | None:
     return [dim if isinstance(dim, int) and dim >= 0 else None for dim in value.shape]
 
 
+def rank(value: ir.Value | None) -> int | None:
+    """How many axes; None when that is not known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def given(node: ir.Node, at: int) -> ir.Value | None:
+    """The input at a place; None where it is left out."""
+    return node.inputs[at] if at < len(node.inputs) else None
+
+
+def numbers(value: ir.Value | None) -> list[int] | None:
+    """The whole numbers of a small constant, flat; None for anything else."""
+    import onnx_ir as ir
+
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size > SMALL or tensor.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+        return None
+    return tensor.numpy().reshape(-1).tolist()
+
+
+def set_input(node: ir.Node, at: int, value: ir.Value | None) -> None:
+    """Let ``node`` read ``value`` at a place; what is then unused goes, and so do empty places at the end."""
+    if at >= len(node.inputs):
+        node.resize_inputs(at + 1)
+    old = node.inputs[at]
+    node.replace_input_with(at, value)
+    while node.inputs and node.inputs[-1] is None:
+        node.resize_inputs(len(node.inputs) - 1)
+    retire([old])
+
+
 def outside_reader(nodes: Iterable[ir.Node], root: ir.Node) -> str:
     """Why ``nodes`` cannot go: a value inside the group that something else reads too; "" when none is."""
     inside = {root, *nodes}
@@ -87,21 +124,28 @@ def outside_reader(nodes: Iterable[ir.Node], root: ir.Node) -> str:
     return ""
 
 
-def replace(root: ir.Node, made: Sequence[ir.Node], result: ir.Value) -> None:
-    """Put ``made`` in the place of ``root``, let ``result`` take over its first output, and clear what is now unused.
+def is_read(node: ir.Node, at: int) -> bool:
+    """Is there an output at this place that something reads, or that the model gives?"""
+    return at < len(node.outputs) and bool(node.outputs[at].uses() or node.outputs[at].is_graph_output())
 
-    The output keeps its name, type and shape.
+
+def replace(root: ir.Node, made: Sequence[ir.Node], *results: ir.Value | None) -> None:
+    """Put ``made`` in the place of ``root``, let ``results`` take over its outputs, and clear what is now unused.
+
+    The outputs keep their names, types and shapes; those without a result must have no reader.
     """
     import onnx_ir as ir
 
-    graph, old = root.graph, root.outputs[0]
-    inputs = list(root.inputs)
-    result.type, result.shape = old.type or result.type, old.shape or result.shape
-    name = old.name
+    graph, inputs = root.graph, list(root.inputs)
+    pairs = [(old, result) for old, result in zip(root.outputs, results, strict=False) if result is not None]
+    names = [old.name for old, _ in pairs]
     graph.insert_before(root, made)
-    ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+    for old, result in pairs:
+        result.type, result.shape = old.type or result.type, old.shape or result.shape
+        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
     graph.remove(root, safe=True)
-    result.name = name
+    for name, (_, result) in zip(names, pairs, strict=True):
+        result.name = name
     retire(inputs)
 
 
@@ -155,7 +199,6 @@ class Builder:
 
     def __init__(self, root: ir.Node, model: ir.Model) -> None:
         self.root, self.model, self.nodes = root, model, []
-        self._names: set[str] | None = None
 
     def op(self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None,
            *, domain: str = "", like: ir.Value | None = None, name: str = "") -> ir.Value:
@@ -166,6 +209,26 @@ class Builder:
         output = ir.Value(name=self.free(f"{label}_output"), type=like.type if like is not None else None)
         self.nodes.append(ir.node(op_type, inputs, attributes, domain=domain, outputs=[output], name=label))
         return output
+
+    def over(self, op_type: str, value: ir.Value, axes: Sequence[int], attributes: Mapping[str, Any] | None = None,
+             *, like: ir.Value | None = None) -> ir.Value:
+        """A new node that works over ``axes``: an attribute in older opsets, an input since 13, in reductions 18."""
+        since = 18 if op_type.startswith("Reduce") and op_type != "ReduceSum" else 13
+        if self.model.opset_imports[""] < since:
+            return self.op(op_type, [value], {**(attributes or {}), "axes": list(axes)}, like=like)
+        return self.op(op_type, [value, self.weight(np.int64(axes), f"{self.root.name}/axes")], attributes, like=like)
+
+    def parts(self, value: ir.Value, sizes: Sequence[int], axis: int) -> list[ir.Value]:
+        """A new Split of ``value`` into parts of these sizes along ``axis``."""
+        import onnx_ir as ir
+
+        label = self.free(f"{self.root.name}/Split")
+        outputs = [ir.Value(name=self.free(f"{label}_output"), type=value.type) for _ in sizes]
+        old = self.model.opset_imports[""] < 13
+        inputs = [value] if old else [value, self.weight(np.int64(sizes), f"{self.root.name}/sizes")]
+        attributes = {"axis": axis, **({"split": list(sizes)} if old else {})}
+        self.nodes.append(ir.node("Split", inputs, attributes, outputs=outputs, name=label))
+        return outputs
 
     def weight(self, array: np.ndarray, name: str) -> ir.Value:
         """A new constant among the model's weights, under ``name`` or that with a number."""
@@ -183,13 +246,15 @@ class Builder:
 
     def free(self, name: str) -> str:
         """``name``, with a number after it when something is called so already."""
-        if self._names is None:
-            self._names = names(self.model)
+        # Kept with the model from edit to edit of a rule: gathering them each time made the whole work quadratic.
+        taken = self.model.meta.get(TAKEN)
+        if taken is None:
+            taken = self.model.meta[TAKEN] = names(self.model)
         found, count = name, 1
-        while found in self._names:
+        while found in taken:
             count += 1
             found = f"{name}_{count}"
-        self._names.add(found)
+        taken.add(found)
         return found
 
 
@@ -227,26 +292,3 @@ def name_nodes(model: ir.Model) -> None:
                 break
         node.name = label
         used.add(label)
-
-
-def infer(model: ir.Model) -> None:
-    """Fill in types and shapes as far as ONNX can tell; a model it fails on stays as it is."""
-    import onnx_ir.passes.common as common
-
-    from kit.graph.rule import quiet_library
-
-    with quiet_library():
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-
-
-def infer_again(model: ir.Model) -> None:
-    """Forget every shape but the inputs' and infer anew: what an input's new axes mean further on."""
-    import onnx_ir as ir
-
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        for value in node.outputs:
-            if value.is_graph_output() and value.shape is not None:
-                value.shape = ir.Shape([None] * len(value.shape))
-            else:
-                value.shape = None
-    infer(model)

@@ -150,10 +150,22 @@ def test_unknown_rules_and_targets_are_named_with_the_closest(bench):
         bench.fix(path, skip=("merge-relu:Div_a",))
     with pytest.raises(kit.BadInput, match="undo each other"):
         bench.fix(path, rules=("merge-hardswish", "split-hardswish"))
-    with pytest.raises(kit.BadInput, match="cannot be 'rk3588'"):
+    with pytest.raises(kit.BadInput, match="no target named 'rk3588'"):
         kit.FixOptions(target="rk3588")
     with pytest.raises(kit.BadInput, match="no target named"):
         default_rules("onnxruntim")
+
+
+def test_every_chip_has_the_same_rules_in_upper_and_lower_case():
+    from kit.targets import ascend
+
+    assert kit.FixOptions(target="Ascend310P3").target == "ascend310p3"
+    assert {default_rules(name) for name in ascend.NAMES} == {default_rules("ascend")}
+    assert "strip-qdq" not in default_rules("ascend")
+    order = list(default_rules("ascend"))
+    for earlier in ("split-gelu", "split-groupnorm", "plain-split", "plain-pad", "plain-resize"):
+        assert order.index(earlier) < order.index("lower-opset")
+    assert not {"plain-resize", "einsum-to-matmul"} & set(default_rules("onnxruntime"))
 
 
 def test_names_and_metadata_are_kept(bench):
@@ -311,3 +323,19 @@ def test_the_chart_says_what_changed(bench):
     assert "HardSwish 0 to 2" in chart.alt
     assert [list(trace.x) for trace in chart.figure.data] == [[2, 2, 2, 2, 0, 1], [0, 0, 0, 0, 2, 0]]
     assert chart.png().startswith(b"\x89PNG")
+
+
+def test_a_rule_that_crashes_while_it_only_looks_costs_that_place_and_ends(bench, monkeypatch):
+    def matches(node, setting) -> bool:
+        if node.name == "Relu_b":
+            raise ValueError("no such thing")
+        return is_op(node, "Relu")
+
+    use(monkeypatch, dataclasses.replace(wrong(""), matches=matches))
+    path = bench.text(RELUS)
+    fixed = bench.fix(path, rules=("wrong-relu",))
+    assert [(refused.node, refused.reason) for refused in fixed.rejected] == [
+        ("Relu_b", "the rule failed: ValueError('no such thing')")]
+    assert len(fixed.changes) == 3
+    assert fixed.left_alone == ()
+    bench.same_answers(path, fixed.model.path)

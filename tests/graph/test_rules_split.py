@@ -10,6 +10,7 @@ SPLITS = {
     "split-hardswish": ("{y = HardSwish(x)}", {"HardSigmoid": 1, "Mul": 1}, {}),
     "split-hardsigmoid": ("{y = HardSigmoid <alpha: float = 0.3> (x)}", {"Mul": 1, "Add": 1, "Clip": 1}, {}),
     "split-gelu": ("{y = Gelu(x)}", {"Mul": 3, "Add": 1, "Erf": 1}, {"opset": 20, "ir_version": 9}),
+    "split-mish": ("{y = Mish(x)}", {"Mul": 1, "Tanh": 1, "Softplus": 1}, {"opset": 18}),
     "split-layernorm": (NORM + "{y = LayerNormalization <epsilon: float = 0.001> (x, s, b)}",
                         {"ReduceMean": 2, "Sub": 1, "Mul": 2, "Add": 2, "Sqrt": 1, "Div": 1}, LINE),
 }
