@@ -7,50 +7,61 @@ executed and external weights stay on the disk. ``audit`` is the stage; ``kit.ta
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from kit import targets
-from kit.card import bytes_text
+from kit.errors import BadInput
 from kit.inspection.costs import Cost, cost
+from kit.inspection.defects import checked, defects
 from kit.inspection.findings import STATES, Finding, State, Support, merged, worst
 from kit.inspection.graph import Graph, Node, Tensor, graph_of, onnx_source
+from kit.inspection.repairs import Repairs, repairs
 from kit.inspection.result import Audit, NodeRow, OperatorRow, RuleRow
 from kit.model import Model
 from kit.options import Help, Options, expect
 from kit.progress import Report, Tick, silent
 from kit.record import run_stage
 
-__all__ = ["Audit", "AuditOptions", "Finding", "NodeRow", "OperatorRow", "RuleRow", "ask_rules", "audit"]
+if TYPE_CHECKING:
+    from kit.collecting.result import Calibration
 
-VERSION = 1
-LARGE = 300_000_000  # bytes: the fix rules hold the weights in memory
+__all__ = ["Audit", "AuditOptions", "Finding", "NodeRow", "OperatorRow", "RuleRow", "audit"]
+
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class AuditOptions(Options):
     """What the model is to be judged for."""
 
-    target: Annotated[Literal[targets.NAMES], Help("Where the model is going.")] = "onnxruntime"  # type: ignore[valid-type]
+    target: Annotated[Literal[targets.NAMES], Help(  # type: ignore[valid-type]
+        "Where the model is going; a chip as ATC's --soc_version has it.")] = "onnxruntime"
+    cann: Annotated[Literal[targets.ascend.RELEASES] | None, Help(  # type: ignore[valid-type]
+        "CANN release that will build it, for an Ascend chip; not set: any that is known.")] = None
     bind: Annotated[tuple[str, ...], Help(
         "Sizes for open axes, such as x=1,3,48,320. Costs and shapes are for these.")] = ()
     rules: Annotated[bool, Help(
-        "Also ask the rules of kit.fix what they would do here: takes a second or two.")] = True
+        "Also ask the rules of kit.fix what they would do here; without them a fix rule is a guess.")] = True
 
     def __post_init__(self) -> None:
-        targets.known(self.target)  # an unknown name is answered with the closest ones
+        # An unknown name is answered with the closest ones; Ascend310P3 and ascend310p3, 8.1 and 8.1.RC1 are the same.
+        object.__setattr__(self, "target", targets.known(self.target))
+        object.__setattr__(self, "cann", targets.ascend.release(self.cann))
         super().__post_init__()
 
 
-def audit(model: Any, options: AuditOptions = AuditOptions(), *, runs: Path | str | None = None,
-          report: Report = silent) -> Audit:
+def audit(model: Any, options: AuditOptions = AuditOptions(), *, calibration: Calibration | None = None,
+          runs: Path | str | None = None, report: Report = silent) -> Audit:
     """Judge a model for a target without running it.
 
     Args:
         model: an .onnx file, a Model, or a result that carries one.
         options: the target, and sizes for open axes.
+        calibration: of this model: what its tensors hold, for a target that computes in float16 (an Ascend chip).
         runs: where results are kept.
         report: hears the progress.
 
@@ -58,12 +69,18 @@ def audit(model: Any, options: AuditOptions = AuditOptions(), *, runs: Path | st
         Audit: every operator, every defect; ``bool(...)`` is False when something cannot work as it is.
 
     Raises:
-        BadInput: the file cannot be read, or the options name something that is not there.
+        BadInput: the file cannot be read, the options name something that is not there, or a CANN release is given
+            for a target that is no Ascend chip.
+        StaleResult: the calibration is of another model.
     """
     expect(AuditOptions, options)
     source = onnx_source(model, "audit")
     opened = Model.open(source.graph)
-    target = targets.get(options.target)
+    target = targets.get(options.target, options.cann)
+    if calibration is not None:
+        _check_calibration(calibration, opened)
+    rejected = {edit.id: edit.reason for edit in getattr(model, "rejected", ())}  # where it comes from kit.fix
+    measures = calibration is not None and hasattr(target, "measured")  # only some targets compute in float16
 
     def work(folder: Path, report: Report) -> Audit:
         report(Tick(0, 4, "reading the graph and inferring shapes"))
@@ -71,46 +88,41 @@ def audit(model: Any, options: AuditOptions = AuditOptions(), *, runs: Path | st
         report(Tick(1, 4, f"asking about {len(graph.nodes)} nodes: {target.source}"))
         said = target.judge(graph)
         report(Tick(2, 4, "looking for defects"))
-        found = _findings(graph, said, target)
+        found = [*target.findings(graph), *defects(graph, target)]
+        of_file = [*checked(graph), *(target.measured(graph, calibration) if measures else ())]
         report(Tick(3, 4, "asking the fix rules" if options.rules else "adding up"))
-        edits, more = ask_rules(opened, target.rule_set) if options.rules else ([], [])
-        made = _audit(graph, said, merged([*found, *more]), target, options, edits)
+        by = repairs(opened, graph, target, said, [*found, *of_file], options.bind, rejected) if options.rules \
+            else Repairs(graph, target)
+        said = by.supports(said)
+        every = [*by.findings(found), *by.findings(of_file, judged_again=False), *by.notes, *_of_nodes(graph, said)]
+        made = _audit(graph, said, merged(every), target, options, by.rows)
         report(Tick(4, 4, "audited"))
         return made
 
-    return run_stage("audit", Audit, work, options=options, inputs={"model": opened, "target": target.digest()},
-                     name=source.name, version=VERSION, runs=runs, report=report)
+    inputs = {"model": opened, "target": target.digest(),
+              **({"calibration": calibration.statistics} if calibration is not None else {}),
+              **({"rejected": rejected} if rejected else {})}
+    return run_stage("audit", Audit, work, options=options, inputs=inputs, name=source.name, version=VERSION, runs=runs,
+                     report=report)
 
 
-def _findings(graph: Graph, said: list[tuple[Support, ...]], target: targets.Target) -> tuple[Finding, ...]:
-    from kit.inspection.defects import defects
+def _check_calibration(calibration: Any, model: Model) -> None:
+    """Refuse what is no calibration, and one of another model."""
+    from kit.collecting.result import Calibration
 
-    found = [*target.findings(graph), *defects(graph, target)]
+    if not isinstance(calibration, Calibration):
+        raise BadInput(f"calibration cannot be {type(calibration).__name__}.",
+                       remedy="give the result of kit.calibrate(model, samples)")
+    calibration.check(model)
+
+
+def _of_nodes(graph: Graph, said: list[tuple[Support, ...]]) -> Iterator[Finding]:
     for node, supports in zip(graph.nodes, said, strict=True):
         for support in supports:
             if support.reason and support.state != "supported" and not support.shared:
                 severity = support.severity or ("error" if support.state == "not" else "warning")
-                found.append(Finding(severity, node.label, (node.name,), support.reason, support.source, support.fix,
-                                     support.advice))
-    return merged(found)
-
-
-def ask_rules(model: Model, rule_set: str) -> tuple[list[tuple[str, str, str]], list[Finding]]:
-    """What the rules of ``kit.graph`` would do: (rule, node, reason to leave it alone or "").
-
-    The second value says why they could not be asked, when they could not.
-    """
-    if model.size > LARGE:
-        return [], [Finding("note", "", (), f"the fix rules were not asked: they need the weights in memory "
-                            f"({bytes_text(model.size)})", "the audit", advice="kit.fix asks them")]
-    try:
-        from kit.graph import applicable
-
-        return applicable(model, rule_set), []
-    except Exception as error:  # a rule meets strangers' models; what it trips over must not cost the audit
-        text = f"{type(error).__name__}: {error}"[:300]
-        return [], [Finding("note", "", (), f"the fix rules could not be asked: {text}", "kit.graph",
-                            advice="kit.fix says more; the findings above are not touched by this")]
+                yield Finding(severity, node.label, (node.name,), support.reason, support.source, support.fix,
+                              support.advice, support.asked, support.left)
 
 
 def _rule_rows(edits: list[tuple[str, str, str]]) -> tuple[RuleRow, ...]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -205,7 +206,7 @@ def test_an_ir_version_that_nobody_here_reads_is_an_error(tmp_path):
     made = audit(path, runs=tmp_path)
     newer = findings(made, "IR version 99 is newer than")
     assert [f.severity for f in newer] == ["error", "warning"]
-    assert newer[0].fix == "lower-ir-version"
+    assert (newer[0].fix, newer[0].asked) == ("", "lower-ir-version with ir_version=10")
     assert made.operators[0].state == "supported", "the operator itself is fine"
 
 
@@ -233,8 +234,9 @@ def test_nodes_of_constants_and_nodes_that_compute_shapes_are_told_apart(tmp_pat
         made = audit(path, AuditOptions(target=target), runs=tmp_path)
         folding, = findings(made, "with constants only for inputs")
         computing, = findings(made, "computing shapes in int64 at every run")
-        assert (folding.nodes, folding.fix) == (("constant",), "fold-constants")
-        assert (computing.nodes, computing.fix) == (("shape", "batch", "wanted"), "fix-shapes")
+        assert (folding.nodes, folding.fix) == (("constant",), "drop-identity")
+        assert computing.nodes == ("shape", "batch", "wanted")
+        assert (computing.fix, computing.asked) == ("", 'fix-shapes with shapes=("x=1,4,8,8",)')
         assert computing.severity == severity
 
 
@@ -251,13 +253,17 @@ def test_a_rule_that_trips_costs_only_its_own_answer(tiny_onnx, tmp_path, monkey
     def trip(*_):
         raise RuntimeError("a strange node")
 
-    monkeypatch.setattr("kit.graph.applicable", trip)
+    monkeypatch.setattr("kit.graph.asking.apply", trip)
     made = audit(tiny_onnx, runs=tmp_path)
     assert made
     assert findings(made, "could not be asked: RuntimeError: a strange node")
-    monkeypatch.setattr(operators, "LARGE", 10)
-    large = audit(tiny_onnx, AuditOptions(bind=("N=2",)), runs=tmp_path)
-    assert findings(large, "were not asked: they need the weights")
+
+
+def test_rules_that_read_every_weight_are_not_asked_about_a_large_model(tiny_onnx, tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.inspection.repairs.LARGE", 10)
+    made = audit(tiny_onnx, runs=tmp_path)
+    assert findings(made, "fold-batchnorm, fold-affine, merge-initializers were not asked: they read every weight")
+    assert "fold-batchnorm" not in {row.rule for row in made.rules}
 
 
 def test_a_rule_that_does_not_exist_is_never_named(broken, tmp_path):
@@ -268,6 +274,79 @@ def test_a_rule_that_does_not_exist_is_never_named(broken, tmp_path):
              for f in audit(broken, AuditOptions(target=target), runs=tmp_path).findings if f.fix}
     assert named
     assert named | set(MISSING_FIXES.values()) <= set(rules)
+
+
+def test_a_rule_is_named_only_where_it_repairs_and_its_reason_where_it_does_not(tmp_path):
+    even, odd = (node("Split", [name], [f"{name}0", f"{name}1", f"{name}2"], f"split_{name}", axis=1, num_outputs=3)
+                 for name in ("known", "open"))
+    cut = node("Slice", ["x", "zero", "end", "one"], ["open"], "cut")
+    path = save(tmp_path / "m.onnx", [node("Relu", ["x"], ["known"], ""), cut, even, odd],
+                {"x": (FLOAT, [2, 7]), "end": (INT64, [1])},
+                {f"{name}{at}": (FLOAT, None) for name in ("known", "open") for at in range(3)},
+                {"zero": np.int64([0]), "one": np.int64([1])}, opset=18)
+    made = audit(path, AuditOptions(target="ascend310p3"), runs=tmp_path)
+    by_node = {f.nodes: f for f in made.findings if "num_outputs=3" in f.what}
+    assert by_node[("split_known",)].fix == "plain-split"
+    rows = {row.operator: row for row in made.operators}
+    assert "plain-split" in rows["Split"].fix
+    assert "size of axis 1 of open is not known" in {row.rule: row for row in made.rules}["plain-split"].reason
+
+
+def test_what_a_rule_cannot_repair_carries_its_reason(tmp_path):
+    path = line(tmp_path / "m.onnx", node("Resize", ["x", "", "s"], ["y"], mode="nearest", nearest_mode="ceil"),
+                weights={"s": np.float32([1, 1, 2, 2])})
+    found, = findings(audit(path, AuditOptions(target="ascend310p3"), runs=tmp_path), "does not read nearest_mode")
+    assert (found.fix, found.asked) == ("", "")
+    assert found.left.startswith("plain-resize: no form that ATC reads takes the same pixels")
+    assert f"no rule repairs it ({found.left})" in found.row()[4]
+
+
+def test_an_edit_that_was_taken_back_is_not_named_again(tmp_path):
+    import kit
+    from kit.graph import Rejected
+
+    random = np.random.default_rng(0)
+    path = line(tmp_path / "m.onnx", node("Conv", ["x", "w"], ["a"], kernel_shape=[3, 3]),
+                node("BatchNormalization", ["a", "s", "b", "m", "v"], ["y"]), weights={
+                    "w": random.normal(size=(4, 4, 3, 3)).astype(np.float32), "v": np.full(4, 9.79e7, np.float32),
+                    **{name: random.normal(size=4).astype(np.float32) for name in "sbm"}})
+    options = AuditOptions(target="ascend310p3")
+    fixed = kit.fix(path, kit.FixOptions(target="ascend310p3", skip=("fold-batchnorm",)), runs=tmp_path)
+    fixed = replace(fixed, rejected=(Rejected("fold-batchnorm:y", "fold-batchnorm", "y", 1.0, "it moves the answer"),))
+    found, = findings(audit(fixed, options, runs=tmp_path), "more than float16 can")
+    assert (found.nodes, found.fix) == (("v",), "")
+    assert found.left == "fold-batchnorm: kit.fix took it back: it moves the answer"
+    alone, = findings(audit(fixed.model, options, runs=tmp_path), "more than float16 can")
+    assert alone.fix == "fold-batchnorm", "a file does not know what was tried"
+
+
+def test_a_rule_that_knows_better_silences_a_finding(tmp_path):
+    # Of the indices a Gather alone makes use, and it takes int32 as well: the rule says so, and nothing looks at them.
+    unread = line(tmp_path / "a.onnx", node("TopK", ["x", "k"], ["y", "unread"]), weights={"k": np.int64([2])})
+    read = line(tmp_path / "b.onnx", node("TopK", ["x", "k"], ["v", "at"]), node("Cast", ["at"], ["y"], to=6),
+                result=6, weights={"k": np.int64([2])})
+    for path in (unread, read):
+        made = audit(path, AuditOptions(target="ascend310p3"), runs=tmp_path)
+        assert not findings(made, "indices are int32")
+
+
+def test_nodes_without_a_name_meet_their_rules_too(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("Transpose", ["x"], ["a"]), helper.make_node("Transpose", ["a"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", FLOAT, [1, 2])], [helper.make_tensor_value_info("y", FLOAT, [1, 2])])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+              str(tmp_path / "m.onnx"))
+    made = audit(tmp_path / "m.onnx", AuditOptions(target="ascend310p3"), runs=tmp_path)
+    found, = findings(made, "perm must be written out")
+    assert found.nodes == ("Transpose -> a", "Transpose -> y")
+    assert found.fix in {row.rule for row in made.rules if row.edits}
+
+
+def test_without_the_rules_their_names_are_kept_as_guesses(tmp_path):
+    path = line(tmp_path / "m.onnx", node("Transpose", ["x"], ["y"]), shape=("N", 4, 8, 8))
+    made = audit(path, AuditOptions(target="ascend310p3", rules=False), runs=tmp_path)
+    assert findings(made, "perm must be written out")[0].fix == "plain-attributes"
+    assert findings(made, "dynamic axis")[0].asked == 'fix-shapes with shapes=("x=1,4,8,8",)'
 
 
 # ---- as a stage ---------------------------------------------------------------------------------------------------

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from kit.card import bytes_text
 from kit.inspection.findings import Finding, Severity, counted
-from kit.inspection.graph import Graph, Node
+from kit.inspection.graph import LARGE, Graph, Node, light
 from kit.inspection.shape_arithmetic import STEERING
 from kit.targets import Target
 
 REPEATED = 256  # elements: smaller repeats are not worth a word
-_FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
+_LOOKED_THROUGH = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13})  # ONNX's numbers of the types that numpy has
 
 
 def defects(graph: Graph, target: Target) -> Iterator[Finding]:
     """Every finding that no single operator's support explains."""
     yield from _versions(graph, target)
-    yield from _checker(graph)
     yield from _shapes(graph)
     yield from _initializers(graph)
     yield from _dead(graph)
@@ -49,8 +49,8 @@ def _versions(graph: Graph, target: Target) -> Iterator[Finding]:
     low, high = target.opsets
     if graph.opset and not low <= graph.opset <= high:
         yield Finding("error", "", (), f"opset {graph.opset} is outside {low} to {high}, which {target.title} takes",
-                      target.source, "raise-opset" if graph.opset < low else "",
-                      "export again at the recommended opset")
+                      target.source, "raise-opset" if graph.opset < low else "lower-opset",
+                      f"export again at opset {target.recommended_opset(graph)[0]}")
     elif graph.opset > newest:
         yield Finding("warning", "", (), f"opset {graph.opset} is newer than the installed onnx {onnx.__version__} "
                       f"knows ({newest}): shapes and costs may be missing", f"onnx {onnx.__version__}",
@@ -60,15 +60,16 @@ def _versions(graph: Graph, target: Target) -> Iterator[Finding]:
                       advice="export again; the file is damaged")
 
 
-def _checker(graph: Graph) -> Iterator[Finding]:
-    """onnx.checker stops at the first fault; so a file that fails is checked again, node by node."""
+def checked(graph: Graph) -> Iterator[Finding]:
+    """What onnx.checker says of the file. It stops at the first fault; so one that fails is checked node by node."""
     import onnx
 
     source = f"onnx.checker {onnx.__version__}"
     if graph.ir_version > onnx.IR_VERSION:
         return  # it would say only that
     try:
-        onnx.checker.check_model(str(graph.path))
+        # It reads a file whole; where that is much, the graph is checked without its weights.
+        onnx.checker.check_model(str(graph.path) if graph.path.stat().st_size <= LARGE else light(graph))
         return
     except Exception as error:  # ValidationError, or a RuntimeError for unknown operators
         whole = _line(error)
@@ -113,14 +114,21 @@ def _initializers(graph: Graph) -> Iterator[Finding]:
         doubled[tensor.name] += 1
         if not used[tensor.name]:
             unused.append(tensor.name)
+    unseen = []
     for name, tensor in graph.weights:
-        if tensor.external_data:
-            continue  # left on the disk
-        if np.prod(tensor.dims) >= REPEATED:
-            groups.setdefault(_content(tensor), []).append(name)
-        nan, infinite = _not_finite(tensor)
-        broken += [name] if nan else []
-        endless += [name] if infinite else []
+        values = graph.array(tensor) if tensor.data_type in _LOOKED_THROUGH else None
+        if values is None:
+            unseen += [name] if tensor.external_data else []
+            continue
+        if values.size >= REPEATED:
+            groups.setdefault(_content(tensor, values), []).append(name)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            broken += [name] if np.isnan(values).any() else []
+            endless += [name] if np.isinf(values).any() else []
+    if unseen:
+        yield Finding("note", "", (), f"{counted(len(unseen), 'weight')} left on the disk, because all together are "
+                      f"{bytes_text(graph.weight_bytes)}: nobody looked for NaN, infinity, repeats or numbers beyond "
+                      "float16 in them", "the audit", advice="nothing to do; kit.calibrate sees what they lead to")
     if unused:
         yield Finding("note", "", tuple(unused), f"{counted(len(unused), 'initializer')} used by no node", "the file",
                       "drop-unused", "they only make the file larger")
@@ -183,7 +191,8 @@ def _computed_shapes(graph: Graph, target: Target) -> Iterator[Finding]:
     elif nodes:
         yield Finding("note", "", nodes, f"{said} although the input shapes are fixed", "the file", "fold-constants",
                       "they fold away")
-    folding = tuple(n.name for n in graph.nodes if n.inputs and n.outputs and n.outputs[0].constant)
+    folding = tuple(n.name for n in graph.nodes if n.inputs and n.outputs and n.outputs[0].constant
+                    and n.operator not in ("QuantizeLinear", "DequantizeLinear"))  # a small weight, on purpose
     if folding:
         yield Finding("note", "", folding, f"{counted(len(folding), 'node')} with constants only for inputs",
                       "the file", "fold-constants", "they fold away; runtimes do that each time they load the model")
@@ -206,27 +215,11 @@ def _results(graph: Graph) -> Iterator[str]:
                 yield from (value.name for value in body.output)
 
 
-def _content(tensor: Any) -> bytes:
+def _content(tensor: Any, values: np.ndarray) -> bytes:
     hasher = hashlib.blake2b(digest_size=16)
     hasher.update(f"{tensor.data_type} {list(tensor.dims)}".encode())
-    hasher.update(tensor.raw_data or tensor.SerializeToString().replace(tensor.name.encode(), b""))
+    hasher.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return hasher.digest()
-
-
-def _not_finite(tensor: Any) -> tuple[bool, bool]:
-    """Does it hold NaN, does it hold infinity?"""
-    kind = _FLOATS.get(tensor.data_type)
-    if kind is None:
-        return False, False
-    if tensor.raw_data:
-        values = np.frombuffer(tensor.raw_data, kind)
-    else:
-        from onnx import numpy_helper
-
-        values = numpy_helper.to_array(tensor)
-    if np.isfinite(values).all():
-        return False, False
-    return bool(np.isnan(values).any()), bool(np.isinf(values).any())
 
 
 def _line(error: Exception | str) -> str:

@@ -7,6 +7,7 @@ computes them (``kit.inspection.shape_arithmetic``) and goes on. What stays unkn
 
 from __future__ import annotations
 
+import functools
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from kit.errors import BadInput, unknown
+from kit.errors import BadInput
+from kit.inspection.binding import PICTURES, bind_axes
 from kit.inspection.shape_arithmetic import LIMIT, ShapeArithmetic, dtype_name, type_of
 from kit.model import read
 from kit.need import need
 from kit.source import NAMES, TO_ONNX, Source, recognise
+from kit.weights_file import read_light, tensor_array, tensor_bytes
 
 SMALL = 1024  # elements: constants up to this many may steer shapes, and are looked at
-# For axes that nobody bound: a picture, a line of text, a picture for a net with a fixed head. The first that fits.
-PICTURES = ((640, 640), (48, 320), (224, 224))
-BATCH, CHANNELS, LENGTH = 1, 3, 64
+LARGE = 300_000_000  # bytes: weights of more than this stay where they are, unseen
 _BITS = {"float32": 32, "float64": 64, "float16": 16, "bfloat16": 16, "int64": 64, "uint64": 64, "int32": 32,
          "uint32": 32, "int16": 16, "uint16": 16, "int4": 4, "uint4": 4, "complex64": 64, "complex128": 128}
 
@@ -99,6 +100,8 @@ class Graph:
     """A whole model, walked.
 
     Attributes:
+        path: of its file; weights that are kept outside, or that are large, are references to a place beside or in it.
+        proto: the model, without those weights.
         nodes: every node, bodies of If, Loop and Scan included, in the file's order.
         opsets: version of each domain; "" is the standard one.
         bound: shape that each input was given.
@@ -128,6 +131,40 @@ class Graph:
     def unknown(self) -> int:
         """How many nodes have an output whose shape is not known."""
         return sum(any(t.elements is None for t in node.outputs) for node in self.nodes)
+
+    @functools.cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """Name of a tensor -> the node that makes it."""
+        return {tensor.name: node for node in self.nodes for tensor in node.outputs}
+
+    @functools.cached_property
+    def readers(self) -> Mapping[str, list[Node]]:
+        """Name of a tensor -> the nodes that take it."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in {tensor.name for tensor in node.inputs if tensor is not None}:
+                found.setdefault(name, []).append(node)
+        return found
+
+    @functools.cached_property
+    def results(self) -> frozenset[str]:
+        """Names of what the model gives back."""
+        return frozenset(value.name for value in self.proto.graph.output)
+
+    @functools.cached_property
+    def weight_bytes(self) -> int:
+        """Of all constants, wherever they are."""
+        return sum(tensor_bytes(tensor) for _, tensor in self.weights)
+
+    def array(self, tensor: Any) -> np.ndarray | None:
+        """The numbers of one of ``weights``; None where it is a reference and all together are too large to go through.
+
+        Raises:
+            BadInput: the file that it refers to is too short.
+        """
+        if tensor.external_data and self.weight_bytes > LARGE:
+            return None
+        return tensor_array(tensor, self.path.parent)
 
     def value(self, tensor: Tensor | None) -> np.ndarray | None:
         """The numbers of a small constant; None for what depends on inputs, is large, or kept outside the file."""
@@ -167,12 +204,17 @@ def graph_of(path: Path, bind: tuple[str, ...] = ()) -> Graph:
         BadInput: the file cannot be read, or ``bind`` names no input or axis, or contradicts a fixed one.
     """
     need("onnx", to="read an ONNX file", extra="base")
-    proto = read(path, weights=False)
+    large = path.is_file() and path.stat().st_size > LARGE
+    return graph_from(path, read_light(path) if large else read(path, weights=False), bind)
+
+
+def graph_from(path: Path, proto: Any, bind: tuple[str, ...] = ()) -> Graph:
+    """As ``graph_of``, for a model that is read already; ``path`` says where its weights are."""
     opsets = {("" if e.domain == "ai.onnx" else e.domain): e.version for e in proto.opset_import}
     best: Graph | None = None
     seen = set()
     for picture in PICTURES:
-        bound, dynamic = _bind(proto, bind, path.name, picture)
+        bound, dynamic = bind_axes(proto, bind, path.name, picture)
         if tuple(bound.values()) in seen:
             continue
         seen.add(tuple(bound.values()))
@@ -188,61 +230,28 @@ def graph_of(path: Path, bind: tuple[str, ...] = ()) -> Graph:
 def _walk(path: Path, proto: Any, opsets: dict[str, int], bound: dict[str, tuple[int, ...]], dynamic: tuple) -> Graph:
     import onnx
 
-    light = _light(onnx, proto, bound)
-    inferred, trouble = light, ""
+    stripped = _light(onnx, proto, bound)
+    inferred, trouble = stripped, ""
     try:
-        # Lenient inference gives every shape it can; the strict one says what went wrong, all of it.
-        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True)
-        onnx.shape_inference.infer_shapes(light, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
     except Exception as error:  # onnx raises several kinds, some of them bare RuntimeErrors
         trouble = str(error).strip()
     walker = _Walker(proto, inferred, opsets)
-    nodes = list(walker.nodes())
-    return Graph(path, proto, nodes, opsets, proto.ir_version, bound, dynamic, trouble, walker.constants,
-                 walker.weights, walker.arithmetic.numbers)
+    graph = Graph(path, proto, list(walker.nodes()), opsets, proto.ir_version, bound, dynamic, trouble,
+                  walker.constants, walker.weights, walker.arithmetic.numbers)
+    if graph.unknown and not trouble:
+        try:  # lenient inference gave every shape it could; the strict one says what went wrong, all of it
+            onnx.shape_inference.infer_shapes(stripped, strict_mode=True, data_prop=True)
+        except Exception as error:  # as above
+            graph.trouble = str(error).strip()
+    return graph
 
 
-def _bind(proto: Any, bind: tuple[str, ...], file: str, picture: tuple[int, int]) -> tuple[dict, tuple]:
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    inputs = {value.name: value for value in proto.graph.input
-              if value.name not in stored and value.type.HasField("tensor_type")}
-    axes = {d.dim_param for v in inputs.values() for d in v.type.tensor_type.shape.dim if d.dim_param}
-    sizes: dict[str, tuple[int, ...]] = {}
-    for text in bind:
-        name, _, numbers = text.partition("=")
-        try:
-            sizes[name.strip()] = tuple(int(n) for n in numbers.replace("x", ",").split(","))
-        except ValueError:
-            raise BadInput(f"bind={text!r} is not a name and sizes.", remedy='write it like "x=1,3,640,640"') from None
-        if name.strip() not in inputs and name.strip() not in axes:
-            raise unknown("input or axis", name.strip(), {*inputs, *axes}, file)
-    bound, dynamic = {}, []
-    for name, value in inputs.items():
-        declared = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or "?"
-                    for d in value.type.tensor_type.shape.dim]
-        dynamic += [(name, at, axis) for at, axis in enumerate(declared) if isinstance(axis, str)]
-        bound[name] = _shape(name, declared, sizes, picture)
-    return bound, tuple(dynamic)
+def light(graph: Graph) -> Any:
+    """The model without large weights: they are inputs of their shape."""
+    import onnx
 
-
-def _shape(name: str, declared: list[int | str], sizes: Mapping[str, tuple[int, ...]],
-           picture: tuple[int, int]) -> tuple[int, ...]:
-    asked = sizes.get(name)
-    if asked and (len(asked) != len(declared) or any(isinstance(d, int) and d != a
-                                                     for d, a in zip(declared, asked, strict=True))):
-        raise BadInput(f"bind gives {name} the shape {list(asked)}, but the model has {declared}.",
-                       remedy="keep the fixed axes as they are and give a size for each open one")
-    usual = asked or _usual(declared, picture)
-    return tuple(d if isinstance(d, int) else (sizes[d][0] if d in sizes and not asked else usual[at])
-                 for at, d in enumerate(declared))
-
-
-def _usual(declared: list[int | str], picture: tuple[int, int]) -> tuple[int, ...]:
-    """Sizes for open axes: one sample, three channels, and the picture; a fixed low height means a line of text."""
-    if len(declared) == 4:
-        height = declared[2] if isinstance(declared[2], int) else picture[0]
-        return BATCH, CHANNELS, height, 320 if height < 100 else picture[1]
-    return (BATCH, *[LENGTH] * (len(declared) - 1)) if declared else ()
+    return _light(onnx, graph.proto, graph.bound)
 
 
 def _light(onnx: Any, proto: Any, bound: Mapping[str, tuple[int, ...]]) -> Any:

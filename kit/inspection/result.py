@@ -144,11 +144,19 @@ class Audit(Card):
         return tuple(f for f in self.findings if f.severity == severity)
 
     def fixes(self) -> dict[str, int]:
-        """Rules of ``kit.graph`` that answer findings -> how many findings each answers."""
+        """Rules of ``kit.graph`` that answer findings by themselves -> how many findings each answers."""
         found: dict[str, int] = {}
         for finding in self.findings:
             if finding.fix:
                 found[finding.fix] = found.get(finding.fix, 0) + 1
+        return found
+
+    def requests(self) -> dict[str, int]:
+        """Rules that answer findings once they are asked for, with the option to give -> how many each answers."""
+        found: dict[str, int] = {}
+        for finding in self.findings:
+            if finding.asked:
+                found[finding.asked] = found.get(finding.asked, 0) + 1
         return found
 
     def title(self) -> str:
@@ -161,7 +169,8 @@ class Audit(Card):
         size = "; ".join(f"{name}={shape}" for name, shape in self.bound.items())
         example = next((f"{name}={shape.replace('x', ',')}" for name, shape in self.bound.items()), "")
         low, high = self.target_opsets
-        fixes = ", ".join(f"{name} ({count})" for name, count in self.fixes().items())
+        fixes, requests = (", ".join(f"{name} ({count})" for name, count in found.items())
+                           for found in (self.fixes(), self.requests()))
         return {
             "operators": f"{len(self.operators)} types, {len(self.nodes)} nodes: " + ", ".join(
                 f"{count} {_STATE_WORDS[state]}" for state, count in states.items() if count),
@@ -172,6 +181,7 @@ class Audit(Card):
                                            if self.defaulted else ""),
             "weights": f"{_si(self.total_parameters)} numbers, {bytes_text(self.weight_bytes)}",
             **({"rules that answer findings": fixes} if fixes else {}),
+            **({"rules on request": requests} if requests else {}),
             **({"fine print": self.fine_print} if self.fine_print else {}),
         }
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from kit.errors import unknown
+from kit.errors import BadInput, unknown
 from kit.inspection.findings import Finding, Support
 from kit.inspection.graph import Graph
 from kit.targets import ascend
 
-NAMES: tuple[str, ...] = ("onnxruntime", "openvino", *ascend.NAMES)
+NAMES: tuple[str, ...] = ("onnxruntime", "openvino", *ascend.NAMES, "onnxruntime-cann")
 
 
 class Target(Protocol):
@@ -50,13 +50,20 @@ class Target(Protocol):
         """The opset to export for this target, and why."""
 
 
-def get(name: str) -> Target:
+def get(name: str, cann: str | None = None) -> Target:
     """The target of that name; upper and lower case are the same.
 
+    Args:
+        name: of a runtime, or an Ascend chip as ATC's ``--soc_version`` has it.
+        cann: the CANN release on the box, for an Ascend chip; None or "": any.
+
     Raises:
-        BadInput: there is no such target; names the closest.
+        BadInput: there is no such target or release; names the valid ones.
     """
     plain = known(name)
+    if cann and plain not in ascend.NAMES:
+        raise BadInput(f"cann={cann!r} says something about an Ascend chip, and the target is {plain}.",
+                       remedy="leave cann out, or choose a chip such as ascend310p3")
     if plain == "onnxruntime":
         from kit.targets.onnxruntime import OnnxRuntimeTarget
 
@@ -65,16 +72,22 @@ def get(name: str) -> Target:
         from kit.targets.openvino import OpenVinoTarget
 
         return OpenVinoTarget()
-    return ascend.AscendTarget(plain)
+    if plain == "onnxruntime-cann":
+        from kit.targets.onnxruntime_cann import OnnxRuntimeCannTarget
+
+        return OnnxRuntimeCannTarget()
+    return ascend.AscendTarget(plain, cann)
 
 
 def known(name: str) -> str:
     """The name as the table has it. Nothing is imported or asked.
 
     Raises:
-        BadInput: there is no such target; names the closest.
+        BadInput: there is no such target; names the closest, or the chips that ATC takes.
     """
     plain = name.strip().lower()
-    if plain not in NAMES:
-        raise unknown("target", name, NAMES)
-    return plain
+    if plain in NAMES:
+        return plain
+    if ascend.is_ours(name):
+        return ascend.known(name)
+    raise unknown("target", name, NAMES)
