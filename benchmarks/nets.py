@@ -99,6 +99,16 @@ def efficientnet_b0(folder: Path | str) -> tuple[Path, Path]:
     return saved, _fixed(onnx, Pictures("x", 512, 4, "NHWC"), home)
 
 
+def unet(folder: Path | str) -> Path:
+    """The UNet of Stable Diffusion 1.5 (860 M parameters), as PyTorch's newer exporter writes it; weights beside it.
+
+    Needs ``diffusers``; ``kit.worker.use("torch", python=...)`` takes another environment that has it.
+    """
+    path = Path(folder) / "unet"
+    _made(path, _save_unet)
+    return path / "unet.onnx"
+
+
 def pictures(onnx: Path | str, count: int, seed: int = 1000) -> Pictures:
     """Feeds for one of these networks; the seed's own pictures are not those behind the statistics."""
     spec = kit.Model.open(onnx).inputs[0]
@@ -128,7 +138,7 @@ def _made(path: Path, build: Callable[..., None], *args: object) -> None:
         return
     half = path.with_name(f"{path.stem}-half{path.suffix}")
     half.parent.mkdir(parents=True, exist_ok=True)
-    framework = "paddle" if build is _save_paddle else "tensorflow"
+    framework = {_save_paddle: "paddle", _save_unet: "torch"}.get(build, "tensorflow")
     worker.run(build, *args, half, framework=framework)
     half.rename(path)
 
@@ -204,6 +214,33 @@ def _convert_keras(saved: Path, path: Path) -> None:
         for names in (node.input, node.output):
             names[:] = [plain.get(name, name) for name in names]
     path.write_bytes(proto.SerializeToString())
+
+
+def _save_unet(folder: Path) -> None:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    class Step(torch.nn.Module):
+        """A tensor out, not a tuple."""
+
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, sample, timestep, encoder_hidden_states):
+            return self.net(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+    torch.manual_seed(7)
+    blocks = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+    net = UNet2DConditionModel(
+        sample_size=64, in_channels=4, out_channels=4, cross_attention_dim=768, attention_head_dim=8,
+        layers_per_block=2, block_out_channels=(320, 640, 1280, 1280),
+        down_block_types=(*[blocks[0]] * 3, "DownBlock2D"), up_block_types=("UpBlock2D", *[blocks[1]] * 3)).eval()
+    inputs = torch.randn(1, 4, 64, 64), torch.tensor([500]), torch.randn(1, 77, 768)
+    folder.mkdir()
+    with torch.no_grad():
+        torch.onnx.export(Step(), inputs, str(folder / "unet.onnx"), dynamo=True, external_data=True,
+                          input_names=["sample", "timestep", "encoder_hidden_states"], output_names=["noise"])
 
 
 def _centred(features: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOME = {  # public name -> the module that defines it
     "export": "exporting", "ExportOptions": "exporting", "Exported": "exporting",
@@ -23,18 +23,22 @@ _HOME = {  # public name -> the module that defines it
     "why_not_faster": "int8.integer_kernels",
     "search": "searching", "SearchOptions": "searching", "Found": "searching",
     "compile": "compilation", "CompileOptions": "compilation", "Compiled": "compilation",
+    "BundleOptions": "ascend.bundle",
     "verify": "verification", "VerifyOptions": "verification", "Verdict": "verification",
     "benchmark": "benchmarking", "BenchmarkOptions": "benchmarking", "Benchmark": "benchmarking",
     "report": "reporting", "ReportOptions": "reporting", "Report": "reporting",
+    "explain": "ascend.explaining",
+    "describe": "description", "Description": "description", "DescribeOptions": "description",
+    "roofline": "rooflines", "RooflineOptions": "rooflines", "Roofline": "rooflines",
     "check_environment": "preflight",
-    "open_runner": "runner", "Runner": "runner",
+    "open_runner": "runner", "Runner": "runner", "CannProvider": "runtimes.cann_provider",
     "Model": "model", "TensorSpec": "model",
     "Preprocess": "samples", "Sample": "samples", "Samples": "samples",
     "KitError": "errors", "BadInput": "errors", "MissingTool": "errors", "UnsupportedModel": "errors",
     "StaleResult": "errors", "ToolFailed": "errors", "WorkerDied": "errors",
     "Cancelled": "progress", "Tick": "progress",
 }  # fmt: skip
-_ROOMS = ("charts", "families", "record", "targets", "teach", "ui", "worker")
+_ROOMS = ("ascend", "charts", "families", "record", "targets", "teach", "ui", "worker")
 
 __all__ = [*_HOME, *_ROOMS]
 

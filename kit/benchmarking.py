@@ -3,6 +3,8 @@
 Every candidate lives in a process of its own and is timed there; they take turns (A B A B), so that a machine that
 slows down slows all of them. What is compared is the median of one candidate against that of the first one over the
 same rounds, with an interval from resampling whole rounds. When the interval holds 1, no difference was shown.
+
+What a box measured is shown beside them and compared with nothing: it was neither this machine nor these rounds.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from kit.ascend.recorded import FAKE, RecordedTiming
+from kit.ascend.recorded import timings as recorded_timings
 from kit.card import Card, Table, bytes_text
 from kit.errors import BadInput, unknown
 from kit.evidence import bootstrap
@@ -110,6 +114,7 @@ class Benchmark(Card):
         machine: processor, cores and load when it began.
         alarms: why the figures are to be taken with care; empty on a quiet machine.
         provenance: where it comes from; None when a candidate was no file, whose result is not stored.
+        recorded: what a box measured, one a batch size; no part of the comparison.
     """
 
     timings: tuple[Timing, ...]
@@ -121,6 +126,7 @@ class Benchmark(Card):
     machine: dict[str, str]
     alarms: tuple[str, ...]
     provenance: Provenance | None = field(default=None, compare=False)
+    recorded: tuple[RecordedTiming, ...] = ()
 
     def timing(self, name: str) -> Timing:
         """The times of a candidate.
@@ -159,12 +165,14 @@ class Benchmark(Card):
             **self.machine,
             **{f"alarm {n}": alarm for n, alarm in enumerate(self.alarms, start=1)},
             **{f"note on {timing.name}": " ".join(timing.notes) for timing in self.timings if timing.notes},
+            **{f"note on {row.name}": row.where for row in self.recorded},
         }
 
     def tables(self) -> tuple[Table, ...]:
         rows = tuple((t.name, f"{t.p50_ms:.2f}", f"{t.p95_ms:.2f}", f"{t.fps:.1f}",
                       bytes_text(t.memory) if t.memory else "-", bytes_text(t.size) if t.size else "-", t.words())
                      for t in self.timings)
+        rows += tuple((r.name, *r.row(), "-", bytes_text(r.size) if r.size else "-", r.where) for r in self.recorded)
         names = sorted({name for timing in self.timings for name in timing.settings})
         settings = tuple((t.name, *(t.settings.get(name, "-") for name in names)) for t in self.timings)
         return (Table(f"Latency, against {self.timings[0].name}", (
@@ -185,7 +193,8 @@ def benchmark(
     Args:
         runners: name -> model: anything ``open_runner`` takes, or a pair of that and a dictionary of its settings,
             such as ``{"graph_level": "none"}``. An object with ``time(feeds, runs) -> milliseconds`` is used as it
-            is, in this process (then the result is not stored).
+            is, in this process (then the result is not stored). What a box recorded (``kit.ascend.load_results``) is
+            shown as it was measured there and compared with nothing.
         feeds: the input, or Samples (the first ``options.inputs`` of them take turns).
         options: see BenchmarkOptions. A stored result is shown unless ``repeat`` is raised.
 
@@ -194,6 +203,9 @@ def benchmark(
     """
     expect(BenchmarkOptions, options)
     made = entries(runners, "candidate")
+    if made[0].device:
+        raise BadInput(f"{made[0].name!r} was recorded on a box: it cannot be what others are timed against.",
+                       remedy="put a model that runs here first; the box's times are shown beside it")
     fed = [dict(feeds)] if isinstance(feeds, Mapping) else [feeds[at] for at in range(min(len(feeds), options.inputs))]
     if not fed or not all(fed):
         raise BadInput("There is nothing to feed to the candidates.", remedy="give a feed or Samples with one at least")
@@ -201,7 +213,7 @@ def benchmark(
     def work(scratch: Path, report: Report) -> Benchmark:
         return _benchmark(made, fed, options, report)
 
-    if not all(entry.is_stored and entry.source for entry in made):
+    if not all(entry.is_stored and (entry.source or entry.device) for entry in made):
         return work(Path(), report)
     inputs = {"candidates": [entry.digest() for entry in made], "feeds": fed, "versions": versions(),
               # Times belong to a machine: a result copied from another one is not this one's.
@@ -210,12 +222,16 @@ def benchmark(
                      report=report)
 
 
-def _benchmark(made: Sequence[Entry], fed: list[dict[str, np.ndarray]], options: BenchmarkOptions,
+def _benchmark(given: Sequence[Entry], fed: list[dict[str, np.ndarray]], options: BenchmarkOptions,
                report: Report) -> Benchmark:
+    made = [entry for entry in given if not entry.device]
     with contextlib.ExitStack() as opened:
         candidates = {}
         for entry in track(made, report, note="opening and warming up"):
             runner = opened.enter_context(entry.open(threads=options.threads, isolated=True))
+            if FAKE in str(getattr(runner, "settings", {}).get("runtime", "")):
+                raise BadInput(f"{entry.name!r} is run by {runner.settings['runtime']}: its times say nothing.",
+                               remedy="leave it out; kit.verify takes it")
             with entry.naming():
                 for feed in fed:
                     runner.time(feed, max(1, options.warm_up))
@@ -227,7 +243,9 @@ def _benchmark(made: Sequence[Entry], fed: list[dict[str, np.ndarray]], options:
     return Benchmark(
         timings=timings, rounds=options.rounds, runs=options.runs, threads=options.threads,
         confidence=options.confidence, feeds=_feeds_text(fed), machine=_machine(busy, load),
-        alarms=(*_busy_alarm(busy, load, options), *noise_alarms(timings, options)))
+        alarms=(*_busy_alarm(busy, load, options), *noise_alarms(timings, options)),
+        recorded=tuple(row for entry in given if entry.device
+                       for row in recorded_timings(entry.name, entry.thing.results)))
 
 
 def take_turns(candidates: Mapping[str, Any], fed: Sequence[dict[str, np.ndarray]], options: BenchmarkOptions,

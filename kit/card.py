@@ -45,6 +45,27 @@ class Table:
                 f"<tbody>{body}</tbody></table>{more}")
 
 
+class Listing(Table):
+    """Lines to copy, such as a command or a file: shown as they are, blanks and all."""
+
+    def __init__(self, caption: str, text: str) -> None:
+        super().__init__(caption, ("line",), tuple((line,) for line in text.splitlines()))
+
+    def text(self, limit: int = 60) -> str:
+        """The lines, indented."""
+        lines = [f"  {line}".rstrip() for line, in self.rows[:limit]]
+        return "\n".join([self.caption, *lines, *_more(self.rows, limit, "  ")])
+
+    def html(self, limit: int = 500, shown: int = 30) -> str:
+        """The lines as preformatted text; more than ``shown`` are folded."""
+        lines = escape("\n".join(str(line) for line, in self.rows[:limit]))
+        more = "".join(f"<p>{line}</p>" for line in _more(self.rows, limit))
+        caption = f"<b>{escape(self.caption)}</b>"
+        if len(self.rows) > shown:
+            return f"<details><summary>{caption} ({len(self.rows)} lines)</summary><pre>{lines}</pre>{more}</details>"
+        return f"<p>{caption}</p><pre>{lines}</pre>{more}"
+
+
 class Card:
     """Mixin for results. ``title()`` and ``facts()`` are asked for; ``tables()`` is optional."""
 

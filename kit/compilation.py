@@ -3,19 +3,21 @@
 For ONNX Runtime that is the graph as the runtime itself rewrites it, for OpenVINO its own format; with both come the
 session settings it should run with, a manifest (hashes, inputs, the equal call, versions) and a script that needs
 nothing but the runtime and numpy. Before anything is kept, the compiled model's answers are compared with those of the
-model it was made from. ``target="cpu"`` searches first and compiles what it picked.
+model it was made from. ``target="cpu"`` searches first and compiles what it picked. For an Ascend chip, whose compiler
+is seldom here, it writes a bundle that one command finishes on the box.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kit import targets
-from kit.compiling import onnxruntime, openvino
+from kit.ascend.bundle import BundleOptions, script_parts
+from kit.compiling import ascend, onnxruntime, openvino
 from kit.compiling.result import SEARCHED, Compiled, CompileOptions, SessionSettings
-from kit.errors import BadInput, UnsupportedModel
+from kit.errors import BadInput
 from kit.evidence.entries import versions
 from kit.inspection.graph import onnx_source
 from kit.int8.processor import this_processor
@@ -24,22 +26,25 @@ from kit.options import expect
 from kit.progress import Report, part, silent
 from kit.record import run_stage
 
-__all__ = ["CompileOptions", "Compiled", "SessionSettings", "compile"]
+__all__ = ["BundleOptions", "CompileOptions", "Compiled", "SessionSettings", "compile"]
 
 VERSION = 2
 _MAKERS = {"onnxruntime": onnxruntime.make, "openvino": openvino.make}
 
 
-def compile(model: Any, options: CompileOptions = CompileOptions(), *,  # noqa: B008
-            samples: Any = None, calibration: Any = None, metric: Any = None, runs: Path | str | None = None,
-            report: Report = silent) -> Compiled:
+def compile(model: Any, options: CompileOptions | BundleOptions = CompileOptions(), *,  # noqa: B008
+            samples: Any = None, calibration: Any = None, sensitivity: Any = None, metric: Any = None,
+            runs: Path | str | None = None, report: Report = silent) -> Compiled:
     """Compile a model for a target.
 
     Args:
         model: an .onnx file, a Model, or a result that carries one.
-        options: the target, the level of rewriting, the session settings.
-        samples: for target cpu: what to calibrate by and to time with.
-        calibration: for target cpu: a ready one, instead of samples.
+        options: the target, the level of rewriting, the session settings; BundleOptions for an Ascend chip.
+        samples: for target cpu: what to calibrate by and to time with. For an Ascend chip: where golden inputs and
+            calibration data come from.
+        calibration: for target cpu: a ready one, instead of samples. For an Ascend chip: where tensors leave the range
+            of 16 bits, their nodes stay in float.
+        sensitivity: for an Ascend chip: of ``kit.sensitivity``; its dearest layers stay in float.
         metric: for target cpu: from an open runner to a number, larger is better; see ``kit.search``.
         runs: where results are kept.
         report: hears the progress.
@@ -48,21 +53,25 @@ def compile(model: Any, options: CompileOptions = CompileOptions(), *,  # noqa: 
         Compiled: the model, its settings, a manifest and a script; ``bool(...)`` is False when its answers changed.
 
     Raises:
-        BadInput: the file cannot be read, the disk cannot be written, or target cpu was given nothing to search by.
-        UnsupportedModel: the target cannot be compiled for here, or the runtime refuses the model.
+        BadInput: the file cannot be read, the disk cannot be written, target cpu was given nothing to search by, or
+            sizes, flags or AIPP do not fit the model.
+        UnsupportedModel: the runtime refuses the model, or the audit for an Ascend chip finds errors.
+        ToolFailed: an ``atc`` that is here refuses the model; says which node and what to do.
     """
-    expect(CompileOptions, options)
+    make = _KINDS.get(type(options))
+    if make is None:
+        expect(CompileOptions, options)
+    return make(model, options, samples, calibration, sensitivity, metric, runs, report)
+
+
+def _compiled(model: Any, options: CompileOptions, samples: Any, calibration: Any, sensitivity: Any, metric: Any,
+              runs: Path | str | None, report: Report) -> Compiled:
     if options.target == SEARCHED:
         return _searched(model, options, samples if calibration is None else calibration, metric, runs, report)
     if options.target not in _MAKERS:
-        raise UnsupportedModel(
-            f"compile() for {targets.get(options.target).title} is not part of this version: it arrives with the "
-            "bundle that is finished on the box (atc command, calibration data, golden inputs).",
-            remedy=f'until then: kit.audit(model, kit.AuditOptions(target="{options.target}")) and kit.fix(...) '
-            "prepare the model here; run atc on the fixed file on a machine with CANN")
-    source = onnx_source(model, "compile")
-    opened = Model.open(model) if isinstance(model, Model) else getattr(model, "model", None)
-    opened = opened if isinstance(opened, Model) else Model.open(source.graph)
+        asked = BundleOptions(target=options.target, shapes=options.bind, threads=options.threads)
+        return _bundled(model, asked, samples, calibration, sensitivity, metric, runs, report)
+    source, opened = _opened(model)
 
     def work(folder: Path, report: Report) -> Compiled:
         return _MAKERS[options.target](opened, source.name, folder, options, report)
@@ -71,6 +80,30 @@ def compile(model: Any, options: CompileOptions = CompileOptions(), *,  # noqa: 
     machine = this_processor().name if options.level == "all" or options.target == "openvino" else ""
     return run_stage("compile", Compiled, work, options=options, name=source.name, version=VERSION, runs=runs,
                      report=report, inputs={"model": opened, "machine": machine, "runtime": _runtime(options.target)})
+
+
+def _bundled(model: Any, options: BundleOptions, samples: Any, calibration: Any, sensitivity: Any, metric: Any,
+             runs: Path | str | None, report: Report) -> Compiled:
+    source, opened = _opened(model)
+    given = ascend.Given.of(model, samples, calibration, sensitivity)
+    shapes = ascend.sizes(opened, options, given)
+    audited = ascend.audited(opened, options, given, shapes, runs, part(report, "audit"))
+
+    def work(folder: Path, report: Report) -> Compiled:
+        return ascend.make(opened, source.name, folder, options, report, given=given, shapes=shapes, audited=audited)
+
+    return run_stage("compile", Compiled, work, options=options, name=source.name, version=VERSION, runs=runs,
+                     report=report, inputs={"model": opened, **given.inputs(), "atc": ascend.tool(options),
+                                            "script": script_parts(), "runtime": _runtime("onnxruntime")})
+
+
+_KINDS: dict[type, Callable[..., Compiled]] = {CompileOptions: _compiled, BundleOptions: _bundled}
+
+
+def _opened(model: Any) -> tuple[Any, Model]:
+    source = onnx_source(model, "compile")
+    opened = Model.open(model) if isinstance(model, Model) else getattr(model, "model", None)
+    return source, opened if isinstance(opened, Model) else Model.open(source.graph)
 
 
 def _searched(model: Any, options: CompileOptions, samples: Any, metric: Any, runs: Path | str | None,

@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
+from kit.ascend.recorded import FAKE
 from kit.card import Card, Table, bytes_text
 from kit.errors import BadInput
 from kit.evidence.entries import versions
@@ -153,7 +154,8 @@ def _write(chapters: list[tuple[str, list[Any]]], options: ReportOptions, path: 
     jinja2 = need("jinja2", to="write a report", extra="base")
     made = tuple(chapter_of(f"part-{n}", name, own, options.charts)
                  for n, (name, own) in enumerate(track(chapters, progress, note="drawing charts"), start=1))
-    warnings = tuple(dict.fromkeys(warning for name, own in chapters for warning in warnings_of(name, own)))
+    warnings = tuple(sorted(dict.fromkeys(warning for name, own in chapters for warning in warnings_of(name, own)),
+                            key=lambda warning: FAKE not in warning))  # what is not real goes first
     short = summary_of(chapters)
     heading = options.title or "Migration report" + (f": {_run_name(chapters)}" if len(chapters) == 1 else "")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,

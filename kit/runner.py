@@ -7,6 +7,7 @@ test passes a function.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ RUNTIMES: dict[str, tuple[tuple[str, ...], str, str | None]] = {
     "openvino": (("onnx", "openvino"), "openvino.OpenVino", None),
     "paddle": (("paddle",), "paddle.PaddleInference", "paddle"),
     "tensorflow": (("savedmodel",), "tensorflow.SavedModel", "tensorflow"),
+    "acl": (("om",), "acl.Acl", "acl"),  # pyACL is initialised once a process
 }
 
 
@@ -36,14 +38,14 @@ def open_runner(artifact: Any, *, runtime: str | None = None, threads: int | Non
     """Open a model for running; use it in a ``with`` block.
 
     Args:
-        artifact: an .onnx file, a Paddle inference folder, an OpenVINO .xml, a SavedModel folder, a Model, or a result
-            that carries one.
+        artifact: an .onnx file, a Paddle inference folder, an OpenVINO .xml, a SavedModel folder, an .om, a Model, or a
+            result that carries one.
         runtime: ``"onnxruntime"`` or ``"openvino"`` for an .onnx file; by default what the artefact says, or what its
             kind is run with.
         threads: of one run; by default what the artefact says, or 2.
         isolated: in a process of its own even where that is not needed: its memory can then be measured.
         settings: of the runtime, see its class: ``providers`` and ``graph_level`` for ONNX Runtime, ``precision`` for
-            OpenVINO, ``onednn`` for Paddle Inference, ``signature`` for TensorFlow.
+            OpenVINO, ``onednn`` for Paddle Inference, ``signature`` for TensorFlow, ``device`` for pyACL.
 
     Raises:
         BadInput: no such artefact or runtime, one that does not take it, or an unknown setting.
@@ -106,6 +108,7 @@ class Runner(Card):
         self._isolated = isolated or self._framework is not None
         self._settings = settings
         self._process: Process | None = None
+        self._closes = False  # a device must be given back in order; other runtimes just end with their process
         self._open()
 
     def __enter__(self) -> Runner:
@@ -145,6 +148,9 @@ class Runner(Card):
     def close(self) -> None:
         """Let the model go."""
         if self._process:
+            if self._closes:
+                with contextlib.suppress(KitError):
+                    self._process.call("close")
             self._process.close()
         self._process = self._runtime = None
 
@@ -180,6 +186,7 @@ class Runner(Card):
         self.inputs: tuple[TensorSpec, ...] = about["inputs"]
         self.outputs: tuple[TensorSpec, ...] = about["outputs"]
         self.settings: dict[str, object] = about["settings"]
+        self._closes = about.get("closes", False)
 
     def _ask(self, method: str, *args: Any) -> Any:
         try:

@@ -1,7 +1,9 @@
-"""What lies at a path: an ONNX file, a Paddle inference model, an OpenVINO model, a TensorFlow SavedModel."""
+"""What lies at a path: an ONNX file, a Paddle inference model, an OpenVINO model, a TensorFlow SavedModel, an .om."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,20 @@ KINDS = {
     "paddle": "a Paddle inference folder (inference.json or *.pdmodel, with *.pdiparams), or its graph file",
     "openvino": "an OpenVINO model (.xml with its .bin)",
     "savedmodel": "a TensorFlow SavedModel folder (saved_model.pb)",
+    "om": "an .om that ATC built for an Ascend chip",
 }
 
-NAMES = {"paddle": "a Paddle model", "openvino": "an OpenVINO model", "savedmodel": "a TensorFlow SavedModel"}
+NAMES = {"paddle": "a Paddle model", "openvino": "an OpenVINO model", "savedmodel": "a TensorFlow SavedModel",
+         "om": "an .om for an Ascend chip"}
+
+BUNDLE = "bundle.json"
 
 #: What to do where only an ONNX model will do.
 TO_ONNX = {
     "paddle": "export it first with kit.export({path!r})",
     "openvino": "OpenVINO's format does not lead back: give the ONNX model that it was compiled from",
     "savedmodel": "convert it with tf2onnx (python -m tf2onnx.convert --saved-model FOLDER --output FILE --opset 17)",
+    "om": "an .om does not lead back: give the ONNX model that atc built it from",
 }
 
 
@@ -91,10 +98,14 @@ def recognise(thing: Any) -> Source:
         return Source("onnx", path, path)
     if path.is_dir():
         return _in_folder(path)
+    if path.name == BUNDLE:
+        _not_a_bundle(path.parent)
     if path.suffix in (".json", ".pdmodel"):
         return _paddle(path, path)
     if path.suffix == ".xml":
         return _openvino(path, path)
+    if path.suffix == ".om" and path.is_file():
+        return Source("om", path, path)
     if path.name == "saved_model.pb":
         return _in_folder(path.parent)
     if path.suffix == ".pdiparams":
@@ -104,6 +115,7 @@ def recognise(thing: Any) -> Source:
 
 
 def _in_folder(folder: Path) -> Source:
+    _not_a_bundle(folder)
     saved = folder / "saved_model.pb"
     if saved.is_file():
         variables = folder / "variables"
@@ -136,6 +148,16 @@ def _beside(graph: Path, ending: str) -> Path:
         raise BadInput(f"{graph} has no parameters beside it: {weights.name} is missing.",
                        remedy=f"copy {weights.name} into {graph.parent}, or save the model again")
     return weights
+
+
+def _not_a_bundle(folder: Path) -> None:
+    """A bundle holds a model, yet what it is for runs elsewhere: taking its ONNX file silently would mislead."""
+    with contextlib.suppress(OSError, ValueError):
+        about = json.loads((folder / BUNDLE).read_text(encoding="utf-8"))
+        if isinstance(about, dict) and about.get("format") == "kit-ascend-bundle":
+            raise BadInput(f"{folder} is a bundle for {about.get('soc_version')}, not built here.",
+                           remedy="finish it on the box with python3 run_on_box.py and give kit.ascend.load_results("
+                           "...); or give compiled.model to run the model in ONNX Runtime")
 
 
 def _is_pir(path: Path) -> bool:

@@ -1,18 +1,16 @@
-"""For lessons: a guess compared with what came out, exercises that answer in plain words, a model to play with."""
+"""For lessons: a guess compared with what came out, exercises that answer in plain words, models to play with."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kit.card import Card
-from kit.model import Model
-from kit.need import need
+from kit.teach_models import broken_model, passing_model
+
+__all__ = ["Comparison", "Exercise", "Feedback", "Task", "broken_model", "compare", "passing_model"]
 
 
 @dataclass(frozen=True)
@@ -153,25 +151,6 @@ class Exercise:
         self._tries += 1
         hint = self._hints[min(self._tries, len(self._hints)) - 1] if self._hints else ""
         return Feedback(False, str(found) if isinstance(found, str) else "Not right yet.", hint)
-
-
-def passing_model(path: Path | str, shape: tuple[int, ...] = (1, 1, 32, 32)) -> Model:
-    """A model of one convolution and one ReLU that passes its input on, negative values cut off: ``x`` -> ``z``.
-
-    Args:
-        path: where to write the .onnx file; its folder is made.
-        shape: of the input, [batch, 1, height, width].
-    """
-    onnx = need("onnx", to="make a model", extra="base")
-    helper, path = onnx.helper, Path(path)
-    value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape)) for name in "xz"]
-    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv"),
-             helper.make_node("Relu", ["y"], ["z"], name="relu")]
-    weights = [onnx.numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w")]
-    graph = helper.make_graph(nodes, "passing", value[:1], value[1:], weights)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), str(path))
-    return Model.open(path)
 
 
 def _given(answer: Any) -> bool:

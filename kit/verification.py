@@ -85,7 +85,8 @@ def verify(
 
     Args:
         stages: name -> model in the order of the migration: anything ``open_runner`` takes, a pair of that and a
-            dictionary of its settings, or a function from feeds to outputs (then the verdict is not stored).
+            dictionary of its settings, a function from feeds to outputs (then the verdict is not stored), or what a
+            box recorded (``kit.ascend.load_results``; its row is labelled with the device).
         samples: what to run on; a list of feeds will do without a task.
         options: see VerifyOptions.
         task: turns outputs into answers and scores; without one only tensors are compared.

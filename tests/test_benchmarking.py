@@ -214,3 +214,52 @@ def test_a_profile_leaves_the_warm_up_run_out():
     assert found.rows[0].ms == pytest.approx(3.0)
     assert found.ms == pytest.approx(4.0)
     assert found.rows[0].nodes == 1
+
+
+def recorded(folder, **settings):
+    from box_results import box_results
+
+    return box_results(folder, [FEED], [{"y": FEED["x"]}], **settings)
+
+
+def test_what_a_box_measured_is_shown_and_compared_with_nothing(model, tmp_path):
+    found = benchmark({"here": Fake(10.0), "Ascend310P3": recorded(tmp_path, batches=(1, 4))}, FEED, QUICK)
+    assert [timing.name for timing in found.timings] == ["here"]
+    one, four = found.recorded
+    assert (one.name, four.name, four.fps) == ("Ascend310P3", "Ascend310P3, batch 4", 1000.0)
+    rows = {row[0]: row for row in found.tables()[0].rows}
+    assert rows["Ascend310P3"][1:] == ("4.00", "4.08", "250.0", "-", "12.0 kB",
+                                       "measured on Ascend310P3, not interleaved here")
+    assert found.title().startswith("here: ")
+    assert not any("Ascend" in alarm for alarm in found.alarms)
+
+
+def test_a_fake_box_has_no_figures_anywhere(tmp_path):
+    found = benchmark({"here": Fake(10.0), "npu": recorded(tmp_path, fake="FAKE acl")}, FEED, QUICK)
+    row = found.tables()[0].rows[1]
+    assert row == ("npu on Ascend310P3 (FAKE)", "-", "-", "-", "-", "-", "FAKE, nothing was measured: FAKE acl")
+    assert "FAKE" in found.facts()["note on npu on Ascend310P3 (FAKE)"]
+
+
+def test_a_box_is_no_baseline(tmp_path):
+    with pytest.raises(BadInput, match="'Ascend310P3' was recorded on a box"):
+        benchmark({"Ascend310P3": recorded(tmp_path), "here": Fake(1.0)}, FEED, QUICK)
+
+
+def test_recorded_times_are_stored_with_those_measured_here(model, tmp_path):
+    options = BenchmarkOptions(rounds=5, runs=2, pause_ms=0)
+    made, again = (benchmark({"onnx": model, "npu": recorded(tmp_path / "box", batches=(2,))}, FEED, options,
+                             runs=tmp_path / "runs") for _ in range(2))
+    assert made.provenance
+    assert again == made
+    other = benchmark({"onnx": model, "npu": recorded(tmp_path / "box", batches=(4,))}, FEED, options,
+                      runs=tmp_path / "runs")
+    assert other.provenance.key != made.provenance.key
+    assert other.recorded[0].name == "npu on Ascend310P3, batch 4"
+
+
+def test_a_runner_of_fakes_is_not_timed(tmp_path):
+    fake = Fake(1.0)
+    fake.settings = {"runtime": "FAKE pyACL"}
+    with pytest.raises(BadInput, match="'om' is run by FAKE pyACL: its times say nothing"):
+        benchmark({"here": Fake(10.0), "om": fake}, FEED, QUICK)

@@ -1,4 +1,4 @@
-from kit.card import Card, Table, bytes_text
+from kit.card import Card, Listing, Table, bytes_text
 
 
 class Hostile(Card):
@@ -54,3 +54,13 @@ def test_a_card_without_facts_is_a_sentence_not_an_empty_table():
             return "It is 3."
 
     assert Said().html() == "<p>It is 3.</p>"
+
+
+def test_a_listing_is_shown_as_it_is_and_can_be_copied():
+    made = Listing("The command", "atc \\\n    --model=<x>")
+    assert made.text() == "The command\n  atc \\\n      --model=<x>"
+    assert "<pre>atc \\\n    --model=&lt;x&gt;</pre>" in made.html()
+    long = Listing("A file", "\n".join(map(str, range(700))))
+    assert "<details>" in long.html()
+    assert "... and 200 more" in long.html()
+    assert "... and 640 more" in long.text()

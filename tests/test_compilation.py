@@ -201,13 +201,6 @@ def test_changed_answers_make_the_result_false(tiny_onnx, tmp_path, monkeypatch)
 # ---- bad input ----------------------------------------------------------------------------------------------------
 
 
-def test_ascend_is_refused_with_what_can_be_done_meanwhile(tiny_onnx, tmp_path):
-    with pytest.raises(UnsupportedModel, match="arrives with the bundle") as caught:
-        compile(tiny_onnx, CompileOptions(target="ascend310p3"), runs=tmp_path)
-    assert 'kit.AuditOptions(target="ascend310p3")' in caught.value.remedy
-    assert not list(tmp_path.glob("tiny/compile-*"))
-
-
 def test_an_unknown_target_is_answered_with_the_closest():
     with pytest.raises(BadInput) as caught:
         CompileOptions(target="onnx-runtime")

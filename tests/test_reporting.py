@@ -253,3 +253,49 @@ def test_the_current_folder_is_cut_even_with_a_space_in_its_name(tmp_path, monke
     place.mkdir()
     monkeypatch.chdir(place)
     assert private(f"wrote {Path.cwd()}/out/det.onnx") == "wrote out/det.onnx"
+
+
+# ---- what a box recorded ------------------------------------------------------------------------------------------
+
+
+def boxed(folder, results, **settings):
+    """The results of a box, and verdict and benchmark with its rows."""
+    from box_results import box_results
+
+    from kit.ascend.recorded import Recorded, label, timings
+
+    feed = {"x": np.ones((1, 4), np.float32)}
+    box = box_results(folder, [feed], [feed], **settings)
+    name = label("npu", box)
+    _, verdict, benchmark = results
+    own = replace(row(name, "kept", 0.92), device=box.label, notes=Recorded(box).notes, size=Recorded(box).size)
+    return [box, replace(verdict, rows=(*verdict.rows, own), provenance=None),
+            replace(benchmark, recorded=timings(name, box), provenance=None)]
+
+
+def test_a_box_has_a_part_of_the_page_with_its_tables(results, tmp_path):
+    made = report(boxed(tmp_path / "box", results), runs=tmp_path / "runs")
+    parsed = Page(made.path.read_text(encoding="utf-8"))
+    text = "".join(parsed.text)
+    assert "On the device" in text
+    assert "Recorded on Ascend310P3; nothing of it ran on the machine that wrote this page." in text
+    assert text.count("Milliseconds a run on Ascend310P3") == 1, "the stage's own section does not repeat it"
+    ids = [attributes["id"] for _, attributes in parsed.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {a["href"][1:] for a in parsed.all("a")} <= set(ids)
+    assert all(after <= before + 1 for before, after in zip(parsed.headings, parsed.headings[1:], strict=False))
+    line = next(line for line in made.lines if line[0] == "npu on Ascend310P3")
+    assert line[-2:] == ("4.00 ms on Ascend310P3", "measured on Ascend310P3, not interleaved here")
+    assert not any("FAKE" in warning for warning in made.warnings)
+
+
+def test_a_fake_is_the_first_warning_and_never_a_figure(results, tmp_path):
+    made = report(boxed(tmp_path / "box", results, fake="FAKE atc, FAKE acl"), runs=tmp_path / "runs")
+    assert made.warnings[0] == ("on the box: FAKE, nothing of it comes from a real tool or device "
+                                "(FAKE atc, FAKE acl)")
+    fakes = ["FAKE" in warning for warning in made.warnings]
+    assert fakes == sorted(fakes, reverse=True)
+    line = next(line for line in made.lines if "npu" in line[0])
+    assert line[0] == "npu on Ascend310P3 (FAKE)"
+    assert line[-2:] == ("-", "FAKE, nothing was measured: FAKE atc, FAKE acl")
+    assert "4.00 ms" not in made.path.read_text(encoding="utf-8")

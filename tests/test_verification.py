@@ -379,3 +379,77 @@ def test_cancelling_leaves_nothing_behind(tiny_onnx, tmp_path):
     with pytest.raises(kit.Cancelled):
         verify({"a": tiny_onnx}, pictures(tmp_path), runs=tmp_path / "runs", report=stop)
     assert not [p for p in (tmp_path / "runs").rglob("*") if p.is_file()]
+
+
+# ---- recorded on a box --------------------------------------------------------------------------------------------
+
+
+def boxed(folder, feeds, gap=0.0, **settings):
+    from box_results import box_results
+
+    return box_results(folder, feeds, [{"y": f["x"] * 2 + np.float32(gap)} for f in feeds], **settings)
+
+
+def test_answers_of_a_box_are_a_stage_labelled_with_the_device(tmp_path):
+    verdict = verify({"float": same, "npu": boxed(tmp_path, FEEDS, 3e-3)}, FEEDS)
+    row = verdict.rows[1]
+    assert verdict
+    assert (row.name, row.device, row.precision) == ("npu on Ascend310P3", "Ascend310P3", "half")
+    assert (row.runtime, row.size) == ("recorded on Ascend310P3", 12_000)
+    assert row.status == "kept", "16 bits may differ by more than the rounding of 32"
+    assert row.settings["cann"] == "8.1.RC1"
+    assert "did not run here" in str(verdict)
+    assert "FAKE" not in str(verdict)
+
+
+def test_wrong_answers_of_a_box_are_lost(tmp_path):
+    verdict = verify({"float": same, "npu": boxed(tmp_path, FEEDS, 3.0)}, FEEDS)
+    assert verdict.where == "npu on Ascend310P3"
+
+
+def test_a_fake_box_is_called_so_in_the_title_and_in_every_row(tmp_path):
+    verdict = verify({"float": same, "npu": boxed(tmp_path, FEEDS, fake="FAKE acl")}, FEEDS)
+    assert "[FAKE, nothing ran on a device: npu on Ascend310P3 (FAKE)]" in verdict.title()
+    assert verdict.rows[1].notes == ("FAKE: nothing ran on a device (FAKE acl).",)
+    assert all("FAKE" in str(row) for table in verdict.tables() for row in table.rows if "npu" in str(row))
+
+
+def test_a_task_is_scored_on_what_a_box_recorded(samples, tmp_path):
+    from box_results import box_results
+
+    golden = replace(samples, items=samples.items[::10])
+    results = box_results(tmp_path / "box", list(golden), [good(f) for f in golden])
+    verdict = verify({"float": good, "npu": results}, golden, task=Bright())
+    assert [row.scores["accuracy"] for row in verdict.rows] == [1.0, 1.0]
+    with pytest.raises(BadInput, match=r"'npu on Ascend310P3' on grey_01\.png: Ascend310P3 was not given this input"):
+        verify({"float": good, "npu": results}, samples, task=Bright())
+
+
+def test_recorded_verdicts_are_stored(samples, tmp_path):
+    path = tmp_path / "m.onnx"
+    weights = numpy_helper.from_array(np.full((1, 3, 1, 1), 0.3, np.float32), "w")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(
+        [onnx.helper.make_node("Mul", ["x", "w"], ["y"])], "g",
+        [onnx.helper.make_tensor_value_info("x", 1, [1, 3, 4, 4])],
+        [onnx.helper.make_tensor_value_info("y", 1, [1, 3, 4, 4])], [weights]),
+        opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    from box_results import box_results
+
+    feeds = list(samples[:3])
+    results = box_results(tmp_path / "box", feeds, [{"y": f["x"] * np.float32(0.3)} for f in feeds])
+    made, again = (verify({"float": path, "npu": results}, feeds, runs=tmp_path / "runs") for _ in range(2))
+    assert made.provenance
+    assert again == made
+    assert record.load(type(made), made.provenance.folder).rows[1].device == "Ascend310P3"
+
+
+def test_a_runner_of_fakes_is_called_fake(tmp_path):
+    class Live:
+        settings, notes = {"runtime": "FAKE pyACL"}, ()
+
+        def __call__(self, feed):
+            return same(feed)
+
+    verdict = verify({"float": same, "om": Live()}, FEEDS)
+    assert verdict.rows[1].name == "om (FAKE)"
+    assert "[FAKE" in verdict.title()

@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 
 _MODULES = ("chart", "picture", "exporting", "operators", "graph", "calibration", "quantization", "searching",
-            "verification", "benchmarking", "ocr")
+            "verification", "benchmarking", "rooflines", "ascend", "ocr")
 
 
 def __getattr__(name: str):

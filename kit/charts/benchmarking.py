@@ -21,10 +21,14 @@ _ROW = 62  # CSS pixels of height for each candidate
 
 
 def latency(result: Benchmark) -> Chart:
-    """Every timed run as a point, with a box over each candidate's: the middle half and the median."""
+    """Every timed run as a point, with a box over each candidate's: the middle half and the median.
+
+    What a box measured is a hatched bar up to its median: other rounds on another machine.
+    """
     go = need("plotly.graph_objects", to="draw a chart", extra="base")
     figure = go.Figure()
-    far = max(float(np.percentile(np.array(t.times_ms), 99)) for t in result.timings) * 1.15
+    far = max([*(float(np.percentile(np.array(t.times_ms), 99)) for t in result.timings),
+               *(row.p50_ms for row in result.recorded)]) * 1.15
     random = np.random.default_rng(0)  # the same picture each time
     beyond = 0
     for at, t in enumerate(result.timings):
@@ -43,13 +47,23 @@ def latency(result: Benchmark) -> Chart:
                          line={"color": BLACK, "width": 3})
         figure.add_annotation(x=quartiles[1], y=at - 0.36, text=f"{t.p50_ms:.2f} ms", showarrow=False,
                               yanchor="bottom", font={"size": 11})
-    figure.update_layout(title="Time of a run: every run a point, the box holds the middle half",
-                         xaxis={"title": "milliseconds a run", "range": [0, far]}, yaxis=_candidates(result),
-                         height=150 + _ROW * len(result.timings))
+    places = range(len(result.timings), len(result.timings) + len(result.recorded))
+    figure.add_bar(x=[row.p50_ms for row in result.recorded], y=list(places), orientation="h", width=0.5,
+                   showlegend=False, hoverinfo="skip", marker={"color": ORANGE, "pattern": {"shape": "/"}})
+    for at, row in zip(places, result.recorded, strict=True):
+        figure.add_annotation(x=0, y=at - 0.27, text=row.where if row.fake else f"{row.p50_ms:.2f} ms, {row.where}",
+                              showarrow=False, xanchor="left", yanchor="bottom", font={"size": 11})
+    count = len(result.timings) + len(result.recorded)
+    hatched = "; hatched: recorded elsewhere" if result.recorded else ""
+    figure.update_layout(title=f"Time of a run: every run a point, the box holds the middle half{hatched}",
+                         xaxis={"title": "milliseconds a run", "range": [0, far]},
+                         yaxis=_candidates(result, recorded=True), height=150 + _ROW * count)
     left_out = f" {beyond} of the slowest runs lie outside the picture." if beyond else ""
     said = "; ".join(f"{t.name} {t.p50_ms:.2f}, {t.p95_ms:.2f}" for t in result.timings)
+    elsewhere = "".join(f" Hatched: {row.name}, {row.where}" + ("." if row.fake else f": median {row.p50_ms:.2f}.")
+                        for row in result.recorded)
     return Chart(figure, "Milliseconds a run, median and 95th percentile over "
-                 f"{result.rounds} rounds of {result.runs}: {said}.{left_out}")
+                 f"{result.rounds} rounds of {result.runs}: {said}.{left_out}{elsewhere}")
 
 
 def speedup(result: Benchmark) -> Chart:
@@ -102,8 +116,8 @@ def _words(timing: Timing) -> str:
     return f"{timing.speedup:.2f} [{timing.low:.2f}, {timing.high:.2f}]"
 
 
-def _candidates(result: Benchmark) -> dict[str, Any]:
+def _candidates(result: Benchmark, *, recorded: bool = False) -> dict[str, Any]:
     """The axis of candidates, the first on top: numbers, so that points can be spread around them."""
-    count = len(result.timings)
-    return {"tickvals": list(range(count)), "ticktext": [t.name for t in result.timings], "range": [count - 0.45, -0.6],
+    names = [t.name for t in result.timings] + ([row.name for row in result.recorded] if recorded else [])
+    return {"tickvals": list(range(len(names))), "ticktext": names, "range": [len(names) - 0.45, -0.6],
             "showgrid": False, "zeroline": False}

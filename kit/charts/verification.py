@@ -22,7 +22,7 @@ _EXACT = 1e-9  # where an error of zero is drawn on a logarithmic axis
 def accuracy_waterfall(verdict: Verdict) -> Chart:
     """The main metric at every stage with its interval, and the line that no stage may cross.
 
-    Without a task, the tensors' errors instead.
+    Without a task, the tensors' errors instead. What a box recorded has an open marker.
     """
     if not verdict.metric:
         return tensor_error(verdict)
@@ -32,13 +32,14 @@ def accuracy_waterfall(verdict: Verdict) -> Chart:
     values = [row.scores[metric] for row in rows]
     figure.add_scatter(x=[row.name for row in rows], y=values, mode="lines", line={"color": "#8A9099", "width": 1.5},
                        showlegend=False, hoverinfo="skip")
-    for status in dict.fromkeys(row.status for row in rows):
+    for status, device in dict.fromkeys((row.status, row.device) for row in rows):
         colour, symbol = LOOKS[status]
-        own = [row for row in rows if row.status == status]
+        own = [row for row in rows if (row.status, row.device) == (status, device)]
         ends = [row.interval or (row.scores[metric],) * 2 for row in own]
         figure.add_scatter(
-            x=[row.name for row in own], y=[row.scores[metric] for row in own], mode="markers", name=status,
-            marker={"color": colour, "symbol": symbol, "size": 12},
+            x=[row.name for row in own], y=[row.scores[metric] for row in own], mode="markers",
+            name=f"{status}, recorded on {device}" if device else status,
+            marker={"color": colour, "symbol": f"{symbol}-open" if device else symbol, "size": 12},
             error_y={"type": "data", "symmetric": False, "color": colour, "thickness": 2, "width": 7,
                      "array": [max(0.0, high - row.scores[metric]) for row, (_, high) in zip(own, ends, strict=True)],
                      "arrayminus": [max(0.0, row.scores[metric] - low)
@@ -93,7 +94,7 @@ def tensor_error(verdict: Verdict) -> Chart:
         xaxis={"type": "category", "categoryorder": "array", "categoryarray": [row.name for row in rows],
                "title": "stage", "range": [-0.4, len(rows) - 0.4]},
         showlegend=len(names) > 1, legend={"orientation": "h"})
-    said = [f"{row.name} {far.relative:.1e}" for row in rows if (far := worst(row.parity))]
+    said = [f"{row.name} {far.relative:.1e}{_recorded(row)}" for row in rows if (far := worst(row.parity))]
     return Chart(figure, f"Largest error of the outputs, relative to the largest value of {verdict.rows[0].name}: "
                  + ("; ".join(said) or "no numbers to compare")
                  + f". Up to {EQUAL:g} counts as equal, above {FAILED:g} it is not rounding.")
@@ -113,4 +114,8 @@ def _heading(verdict: Verdict) -> str:
 
 def _stage_words(row: StageRow, metric: str) -> str:
     ends = "" if row.interval is None else " [{:.3f}, {:.3f}]".format(*row.interval)
-    return f"{row.name} {row.scores[metric]:.3f}{ends} ({row.status})"
+    return f"{row.name} {row.scores[metric]:.3f}{ends} ({row.status}{_recorded(row)})"
+
+
+def _recorded(row: StageRow) -> str:
+    return f", recorded on {row.device}" if row.device else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from kit import targets
+from kit.ascend.bundle import Bundled
 from kit.card import Card, Table, bytes_text
 from kit.comparison import CAUSES, PARITY_COLUMNS, Parity, TensorParity
 from kit.errors import BadInput, unknown
@@ -26,9 +27,9 @@ SLOWEST = 10  # layers shown
 class CompileOptions(Options):
     """How to compile. Threads and spinning are for running, and go into the session settings."""
 
-    target: Annotated[Literal["onnxruntime", "openvino", "cpu", "ascend310p3"], Help(
-        "What to compile for. cpu: search for the fastest artefact here that is accurate enough. For ascend310p3 there "
-        "is no compiler here yet; asked for, it says what can be done meanwhile.")] = "onnxruntime"
+    target: Annotated[Literal["onnxruntime", "openvino", "cpu", *targets.ascend.NAMES], Help(  # type: ignore[valid-type]
+        "What to compile for. cpu: search for the fastest artefact here that is accurate enough. An Ascend chip: a "
+        "bundle that one command finishes on the box; BundleOptions says more about it.")] = "onnxruntime"
     level: Annotated[Literal["basic", "extended", "all"], Help(
         "How far ONNX Runtime rewrites the stored graph. basic: standard operators only. extended: its own fused "
         "operators too, any processor. all: also the memory layout of this processor; another one may refuse it."
@@ -45,8 +46,9 @@ class CompileOptions(Options):
 
     def __post_init__(self) -> None:
         name = self.target.strip().lower()
-        if name not in (SEARCHED, *targets.NAMES):  # answered with the closest ones
+        if name not in (SEARCHED, *targets.NAMES) and not targets.ascend.is_ours(name):  # answered with the closest
             raise unknown("target", self.target, (SEARCHED, *targets.NAMES))
+        object.__setattr__(self, "target", name if name == SEARCHED else targets.known(name))
         super().__post_init__()
 
 
@@ -96,6 +98,7 @@ class Compiled(Card):
         at_precision: one row an output, as it will run against the same in FP32; told, not judged.
         layers: what the runtime made of the model, with times on this machine; empty when it was not asked.
         trials: of the search that chose this artefact: candidate, speed, loss, verdict.
+        bundle: for an Ascend chip: what was prepared, and whether it was built here; None otherwise.
     """
 
     model: Model
@@ -119,6 +122,7 @@ class Compiled(Card):
     layers: tuple[Layer, ...] = field(default=(), compare=False, repr=False)
     trials: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     provenance: Provenance | None = field(default=None, compare=False)
+    bundle: Bundled | None = None
 
     def __bool__(self) -> bool:
         return self.verdict != "failed"
@@ -128,6 +132,8 @@ class Compiled(Card):
         """What ``open_runner`` takes from here, so that a benchmark runs the model as compiled."""
         # The threads of a pick were searched for as well.
         threads = {"threads": self.settings.threads} if self.target == SEARCHED else {}
+        if self.bundle:
+            return {}
         if self.settings.runtime == "openvino":
             return {**threads, "runtime": "openvino", "precision": self.settings.precision}
         return {**threads, "providers": list(self.settings.providers), "graph_level": self.settings.graph_level,
@@ -140,11 +146,16 @@ class Compiled(Card):
 
     def title(self) -> str:
         said = {"equal": "same answers", "warning": "nearly the same answers", "failed": "DIFFERENT answers"}
+        if self.bundle:
+            return self.bundle.title() + (f"; {said['failed']}" if self.verdict == "failed" else "")
         how = f"level {self.level}" if self.level else f"precision {self.settings.precision}"
         return f"{self.file.name} for {self.target}, {how}: {said[self.verdict]}"
 
     def facts(self) -> dict[str, object]:
         before, after = sum(self.operators_before.values()), sum(self.operators_after.values())
+        if self.bundle:
+            return {**self.bundle.facts(), "model": self.reference,
+                    **({"note": " ".join(self.notes)} if self.notes else {})}
         return {
             "nodes": f"{before} -> {after}",
             "size": f"{bytes_text(self.size_before)} -> {bytes_text(self.size or self.model.size)}",
@@ -158,7 +169,10 @@ class Compiled(Card):
         names = sorted({*self.operators_before, *self.operators_after})
         changed = tuple((name, self.operators_before.get(name, 0), self.operators_after.get(name, 0)) for name in names
                         if self.operators_before.get(name, 0) != self.operators_after.get(name, 0))
-        made = [Table("Answers, compiled against source", PARITY_COLUMNS, tuple(row.row() for row in self.parity))]
+        what = "in the bundle" if self.bundle else "compiled"
+        made = [Table(f"Answers, {what} against source", PARITY_COLUMNS, tuple(row.row() for row in self.parity))]
+        if self.bundle:
+            made = [*self.bundle.tables(), *(made if self.parity else [])]
         if self.at_precision:
             made.append(Table("Answers as it will run, against the same in FP32", PARITY_COLUMNS[:-1],
                               tuple(row.row()[:-1] for row in self.at_precision)))
@@ -166,7 +180,8 @@ class Compiled(Card):
         if self.trials:
             made.append(Table("Search: trials, fastest first", ("candidate", "speed", "loss", "verdict"), self.trials))
         if changed:
-            made.append(Table("What the runtime rewrote", ("operator", "before", "after"), changed))
+            what = "the rules" if self.bundle else "the runtime"
+            made.append(Table(f"What {what} rewrote", ("operator", "before", "after"), changed))
         if self.verdict == "failed":
             made.append(Table("Usual causes", ("cause", "what to check"), CAUSES))
         return made

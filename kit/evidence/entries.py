@@ -1,6 +1,7 @@
 """What verify and benchmark take by name: an artefact, an artefact with runtime settings, or a plain function.
 
-An entry opens as a runner and says what it can about itself: digest, size on disk, precision.
+An entry opens as a runner and says what it can about itself: digest, size on disk, precision. What a box recorded is an
+entry too; its name then says the device, and FAKE where no device was there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any, Literal
 
+from kit.ascend.recorded import Recorded, label
+from kit.ascend.results import BoxResults
 from kit.errors import BadInput, KitError
 from kit.record import digest
 from kit.runner import open_runner, runtime_for
@@ -43,6 +46,11 @@ class Entry:
         return None if callable(self.thing) or hasattr(self.thing, "time") else recognise(self.thing)
 
     @property
+    def device(self) -> str:
+        """The device that recorded it; "" for what runs here."""
+        return self.thing.device if isinstance(self.thing, Recorded) else ""
+
+    @property
     def is_stored(self) -> bool:
         """Whether a result made from it can be told apart later: a function's code cannot be fingerprinted."""
         if self.source:
@@ -69,14 +77,15 @@ class Entry:
     @cached_property
     def size(self) -> int:
         """Bytes on disk; 0 for a function."""
-        return self.source.size if self.source else 0
+        return self.source.size if self.source else self.thing.size if self.device else 0
 
     @cached_property
     def precision(self) -> Precision:
         """What the numbers inside are: decides whether equal outputs may be expected."""
         if self.source is None:
-            return "unknown"
-        found = {"onnx": _onnx_precision, "openvino": _openvino_precision}.get(self.source.kind, _float)(self.source)
+            return self.thing.precision if self.device else "unknown"
+        found = {"onnx": _onnx_precision, "openvino": _openvino_precision, "om": _half}.get(self.source.kind, _float)(
+            self.source)
         if found == "float" and self._is_rounded:
             return "half"
         return found
@@ -119,7 +128,7 @@ class Entry:
 
 
 def entries(things: Mapping[str, Any], what: str) -> tuple[Entry, ...]:
-    """Make entries of a mapping of names to artefacts, ``(artefact, settings)`` pairs, or functions.
+    """Make entries of a mapping of names to artefacts, ``(artefact, settings)`` pairs, functions, or a box's results.
 
     Raises:
         BadInput: the mapping is empty or no mapping, or an artefact is not there; names it.
@@ -129,6 +138,9 @@ def entries(things: Mapping[str, Any], what: str) -> tuple[Entry, ...]:
                        f'{{"paddle": folder, "onnx": exported}}; the first {what} is what the others are compared with')
     made = []
     for name, thing in things.items():
+        if isinstance(thing, BoxResults):
+            made.append(Entry(label(str(name), thing), Recorded(thing), {}))
+            continue
         pair = isinstance(thing, tuple) and len(thing) == 2 and isinstance(thing[1], Mapping)
         entry = Entry(str(name), thing[0], dict(thing[1])) if pair else Entry(str(name), thing, {})
         try:
@@ -162,6 +174,10 @@ def run_name(made: tuple[Entry, ...]) -> str:
 
 def _float(source: Source) -> Precision:
     return "float"
+
+
+def _half(source: Source) -> Precision:
+    return "half"  # what ATC makes of floats unless it is told otherwise; the file does not say
 
 
 def _openvino_precision(source: Source) -> Precision:

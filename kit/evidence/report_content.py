@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.ascend.recorded import FAKE
+from kit.ascend.results import BoxResults
 from kit.card import Table, bytes_text
 from kit.model import operator_counts
 
@@ -43,6 +45,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Device:
+    """What one box recorded: the device with FAKE where nothing is real, warnings and tables."""
+
+    name: str
+    warnings: tuple[str, ...]
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
 class Chapter:
     """The results of one model."""
 
@@ -53,6 +64,7 @@ class Chapter:
     operators: tuple[Table, ...]
     accuracy: tuple[Picture | Table, ...]
     latency: tuple[Picture | Table, ...]
+    device: tuple[Device, ...]
     sections: tuple[Section, ...]
 
 
@@ -76,7 +88,7 @@ def chapter_of(anchor: str, name: str, own: list[Any], charts: bool) -> Chapter:
     return Chapter(
         name=name, anchor=anchor, steps=tuple(_steps(own)), lineage=tuple(_lineage(own)),
         operators=tuple(_operators(own)), accuracy=tuple(_with_charts(verdicts, _ACCURACY, charts)),
-        latency=tuple(_with_charts(benchmarks, _LATENCY, charts)),
+        latency=tuple(_with_charts(benchmarks, _LATENCY, charts)), device=tuple(_devices(own)),
         sections=tuple(_section(result, f"{anchor}-{n}") for n, result in enumerate(own, start=1)))
 
 
@@ -97,12 +109,25 @@ def _with_charts(results: list[Any], names: tuple[str, ...], draw: bool) -> Iter
         yield from result.tables()[:1]
 
 
+def _stage(result: Any) -> str:
+    if isinstance(result, BoxResults):
+        return "on the box"
+    return getattr(getattr(result, "provenance", None), "stage", type(result).__name__.lower())
+
+
+def _devices(own: list[Any]) -> Iterator[Device]:
+    for result in own:
+        if isinstance(result, BoxResults):
+            yield Device(result.label, tuple(warnings_of("", [result])), tuple(result.tables()))
+
+
 def _section(result: Any, anchor: str) -> Section:
     origin = getattr(result, "provenance", None)
     return Section(
-        anchor=anchor, stage=origin.stage if origin else type(result).__name__.lower(), title=result.title(),
+        anchor=anchor, stage=_stage(result), title=result.title(),
         is_good=bool(result) if "__bool__" in dir(type(result)) else None,
-        facts={name: str(value) for name, value in result.facts().items()}, tables=tuple(result.tables()),
+        facts={name: str(value) for name, value in result.facts().items()},
+        tables=() if isinstance(result, BoxResults) else tuple(result.tables()),  # those have a part of the page
         options=_options(origin.options) if origin else {},
         origin={"fingerprint": origin.key, "made": origin.made, "took": f"{origin.seconds:.1f} s"} if origin else {})
 
@@ -154,7 +179,7 @@ def _operators(own: list[Any]) -> Iterator[Table]:
     source = next((r.operators_source for r in own if getattr(r, "operators_source", None)), {})
     columns: dict[str, Mapping[str, int]] = {}
     for result in own:
-        stage = getattr(getattr(result, "provenance", None), "stage", type(result).__name__.lower())
+        stage = _stage(result)
         if hasattr(result, "operators_before") and not columns:
             columns["before"] = result.operators_before
         counts = getattr(result, "operators_onnx", None) or getattr(result, "operators_after", None)
@@ -179,10 +204,13 @@ def _operators(own: list[Any]) -> Iterator[Table]:
 
 
 def warnings_of(name: str, own: list[Any]) -> Iterator[str]:
-    """What a reader must know first: failed verdicts, alarms, and what ran otherwise than asked."""
+    """What a reader must know first: fakes, failed verdicts, alarms, and what ran otherwise than asked."""
     place = f"{name}, " if name else ""
     for result in own:
-        stage = getattr(getattr(result, "provenance", None), "stage", type(result).__name__.lower())
+        stage = _stage(result)
+        fake = result.fake if isinstance(result, BoxResults) else getattr(getattr(result, "bundle", None), "fake", "")
+        if fake:
+            yield f"{place}{stage}: {FAKE}, nothing of it comes from a real tool or device ({fake})"
         is_false = "__bool__" in dir(type(result)) and not result
         if is_false or getattr(result, "verdict", "") == "warning":
             yield f"{place}{stage}: {result.title()}"
@@ -229,13 +257,18 @@ def _summary_rows(verdict: Any, benchmark: Any) -> Iterator[tuple[str, ...]]:
     # "is None" throughout: a verdict that failed is false, and is shown all the same.
     rows = {} if verdict is None else {row.name: row for row in verdict.rows}
     timings = {} if benchmark is None else {t.name: t for t in benchmark.timings}
-    for name in dict.fromkeys([*rows, *timings]):
+    elsewhere = {r.name: r for r in getattr(benchmark, "recorded", ())}
+    for name in dict.fromkeys([*rows, *timings, *elsewhere]):
         row, timing = rows.get(name), timings.get(name)
         size = max(getattr(row, "size", 0), getattr(timing, "size", 0))
         accuracy = f"{row.scores[verdict.metric]:.3f} {verdict.metric}" if row and verdict.metric else \
             row.status if row else "-"
+        latency, speed = (f"{timing.p50_ms:.2f} ms", timing.words()) if timing else ("-", "-")
+        if name in elsewhere:  # measured on another machine, or by fakes: told apart, compared with nothing
+            latency, speed = elsewhere[name].shown_ms, elsewhere[name].where
+            size = max(size, elsewhere[name].size)
         yield (name, accuracy, str(row.change) if row and row.change else "-", bytes_text(size) if size else "-",
-               f"{timing.p50_ms:.2f} ms" if timing else "-", timing.words() if timing else "-")
+               latency, speed)
 
 
 def _model_name(result: Any) -> str:

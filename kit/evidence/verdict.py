@@ -67,6 +67,7 @@ class StageRow:
         settings: of the runner, as it ran.
         notes: what went differently, such as a retry without oneDNN.
         seconds: how long its samples took, preprocessing and scoring included.
+        device: where its answers were recorded; "" for what ran here.
     """
 
     name: str
@@ -86,6 +87,7 @@ class StageRow:
     settings: dict[str, str]
     notes: tuple[str, ...]
     seconds: float
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,10 @@ class Verdict(Card):
         return sorted(moved, key=lambda row: (-loss(row), row.snr_db.get(stage, np.inf)))[:limit]
 
     def title(self) -> str:
+        fakes = [row.name for row in self.rows if row.device.startswith("FAKE")]
+        return self._said() + (f" [FAKE, nothing ran on a device: {', '.join(fakes)}]" if fakes else "")
+
+    def _said(self) -> str:
         last = self.rows[-1]
         if self.where:
             row = self.stage(self.where)
@@ -214,6 +220,8 @@ class Verdict(Card):
                if floor else {}),
             **{f"alarm {n}": alarm for n, alarm in enumerate(self.alarms, start=1)},
             **{f"note on {row.name}": " ".join(row.notes) for row in self.rows if row.notes},
+            **{f"answers of {row.name}": f"recorded on {row.device}; it did not run here" for row in self.rows
+               if row.device},
         }
 
     def tables(self) -> tuple[Table, ...]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kit.ascend.recorded import FAKE
 from kit.comparison import EQUAL, FAILED, Parity, TensorParity, pair, worst
 from kit.errors import BadInput
 from kit.evidence import bootstrap
@@ -47,6 +48,7 @@ class Heard:
     settings: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    device: str = ""  # where the answers were recorded, or that the tools were FAKE
 
 
 def run_stages(made: Sequence[Entry], samples: Any, chosen: Sequence[int], options: VerifyOptions,
@@ -91,6 +93,10 @@ def _listen(entry: Entry, samples: Any, chosen: Sequence[int], options: VerifyOp
                 heard.found.append(int(task.count(answer)))
                 heard.texts.append(answer[:_TEXT] if isinstance(answer, str) else "")
         heard.settings = entry.settings_of(runner)
+        heard.device = entry.device
+        if not entry.device and FAKE in heard.settings.get("runtime", ""):  # the tools of a rehearsal, live
+            heard.device = heard.settings["runtime"]
+            heard.entry = replace(entry, name=f"{entry.name} ({FAKE})")
         heard.notes = tuple(map(str, getattr(runner, "notes", ())))
     heard.parity, heard.seconds = parity.result(), round(time.monotonic() - began, 3)
     return heard
@@ -213,7 +219,7 @@ def _judge(at: int, heard: list[Heard], draws: list[np.ndarray | None], rows: li
         precision=stage.entry.precision, size=stage.entry.size, parity=stage.parity, snr_db=snr, scores=scores,
         interval=None if drawn is None else bootstrap.interval(drawn, options.confidence), change=change, step=step,
         found=sum(stage.found) if task else None, alarms=tuple(alarms), settings=stage.settings, notes=stage.notes,
-        seconds=stage.seconds)
+        seconds=stage.seconds, device=stage.device)
 
 
 def _change(at: int, other: int, heard: list[Heard], draws: list[np.ndarray | None], rows: list[StageRow],

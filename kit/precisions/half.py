@@ -68,7 +68,7 @@ def write(model: Model, folder: Path, options: QuantizeOptions, calibration: Cal
         calibration.check(model)
     stored = Weights(model.path, proto)
     report(Tick(0, 3, "looking at values"))
-    extremes = _weight_extremes(network, stored) | (_value_extremes(network, model, calibration) if calibration else {})
+    extremes = weight_extremes(network, stored) | (value_extremes(network, model, calibration) if calibration else {})
     why = {node.name: _reason(network, node, options, extremes) for node in network.nodes}
     if all(why.values()):
         raise UnsupportedModel(f"No node of {model.path.name} can be made FP16.", remedy="leave it in float32",
@@ -93,7 +93,7 @@ def write(model: Model, folder: Path, options: QuantizeOptions, calibration: Cal
     return Written(path, nodes, tuple(notes))
 
 
-def _weight_extremes(network: Network, stored: Weights) -> dict[str, float]:
+def weight_extremes(network: Network, stored: Weights) -> dict[str, float]:
     """The largest finite magnitude in each float constant."""
     found = {}
     for name, tensor in network.constants.items():
@@ -105,7 +105,7 @@ def _weight_extremes(network: Network, stored: Weights) -> dict[str, float]:
     return found
 
 
-def _value_extremes(network: Network, model: Model, calibration: Calibration) -> dict[str, float]:
+def value_extremes(network: Network, model: Model, calibration: Calibration) -> dict[str, float]:
     """The largest finite magnitude of each float tensor: calibrated, and of all others on the probe samples."""
     found = {t.name: max(abs(t.minimum), abs(t.maximum)) for t in calibration.tensors if t.elements}
     rest = [name for node in network.nodes for name in node.output if name in network.floats and name not in found]

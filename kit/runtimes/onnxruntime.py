@@ -13,7 +13,10 @@ import numpy as np
 from kit.errors import BadInput, UnsupportedModel, unknown
 from kit.model import Model
 from kit.need import need
+from kit.options import expect
 from kit.runtimes import Layer, peak_memory, timed
+from kit.runtimes.cann_provider import PROVIDER as CANN
+from kit.runtimes.cann_provider import CannProvider, require
 
 _SHORT = {"float": "f32", "float16": "f16", "double": "f64", "uint8": "u8", "int8": "i8", "int32": "i32",
           "int64": "i64"}
@@ -39,27 +42,33 @@ class OnnxRuntime:
         providers: execution providers, in order; all that are offered by default.
         graph_level: how far ONNX Runtime rewrites the graph.
         spinning: threads wait busily between operators; off where other processes take turns.
+        cann: options of the CANN provider, which then comes first; for an Ascend chip with onnxruntime-cann.
     """
 
     def __init__(self, graph: str, weights: str | None = None, *, threads: int = 2,
                  providers: list[str] | None = None, graph_level: Literal["none", "basic", "extended", "all"] = "all",
-                 spinning: bool = True) -> None:
+                 spinning: bool = True, cann: CannProvider | None = None) -> None:
         ort = need("onnxruntime", to="run an ONNX model", extra="base")
         self._model = Model.open(graph)
         offered = globals()["providers"]()
+        if cann is not None:
+            expect(CannProvider, cann)
+        if cann is not None or CANN in (providers or ()):
+            require(offered, ort.__version__)
         for name in providers or ():
             if name not in offered:
                 raise unknown("execution provider", name, offered, f"onnxruntime {ort.__version__}")
         if graph_level not in LEVELS:
             raise unknown("graph level", graph_level, LEVELS)
-        self._asked = (graph, threads, LEVELS[graph_level], spinning, providers or offered)
+        self._asked = (graph, threads, LEVELS[graph_level], spinning, _with_options(providers or offered, cann))
         try:
             self._session = _session(*self._asked)
         except Exception as error:  # onnxruntime raises a dozen kinds, none documented as stable
             raise explain(error, graph, ort.__version__) from error
         self._settings = {"runtime": f"onnxruntime {ort.__version__}",
                           "providers": ", ".join(self._session.get_providers()),
-                          "threads": threads, "graph level": graph_level}
+                          "threads": threads, "graph level": graph_level,
+                          **({"CANN": "; ".join(map("=".join, cann.entries().items()))} if cann else {})}
 
     def describe(self) -> dict[str, Any]:
         return {"inputs": self._model.inputs, "outputs": self._model.outputs, "settings": self._settings}
@@ -95,12 +104,20 @@ class OnnxRuntime:
         return peak_memory()
 
 
+def _with_options(names: list[str], cann: CannProvider | None) -> list[Any]:
+    """Providers as a session takes them: CANN's with its options and in front, where it is asked for."""
+    if cann is None:
+        return names
+    others = [name for name in names if name != CANN]
+    return [(CANN, cann.entries()), *(others or ["CPUExecutionProvider"])]
+
+
 def entries(spinning: bool) -> dict[str, str]:
     """The session's configuration entries."""
     return {"session.intra_op.allow_spinning": "1" if spinning else "0", **AS_WRITTEN}
 
 
-def _session(graph: str, threads: int, level: int, spinning: bool, providers: list[str], profile: str = "") -> Any:
+def _session(graph: str, threads: int, level: int, spinning: bool, providers: list[Any], profile: str = "") -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -115,7 +132,7 @@ def _session(graph: str, threads: int, level: int, spinning: bool, providers: li
     return ort.InferenceSession(graph, options, providers=providers)
 
 
-def trace(graph: str, threads: int, level: int, spinning: bool, providers: list[str], *,
+def trace(graph: str, threads: int, level: int, spinning: bool, providers: list[Any], *,
           feeds: dict[str, np.ndarray], runs: int) -> list[dict[str, Any]]:
     """The runtime's own trace events of ``runs`` runs after one more to warm up."""
     with tempfile.TemporaryDirectory(prefix="kit-profile-") as folder:

@@ -175,7 +175,13 @@ def _several(widgets: Any, item: Any, choices: tuple[str, ...]) -> tuple[Any, Ca
     make = item if item in (int, float) else Path if item is Path else str
 
     def read(text: str) -> tuple:
-        return tuple(make(part.strip()) for part in text.replace("\n", ",").split(",") if part.strip())
+        parts: list[str] = []
+        for part in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
+            if make is str and "=" not in part and parts and "=" in parts[-1]:
+                parts[-1] += f",{part}"  # x=1,3,48,320 is one entry
+            else:
+                parts.append(part)
+        return tuple(map(make, parts))
 
     return (widgets.Text(continuous_update=False, placeholder="none"), read,
             lambda values: ", ".join(map(str, values)))

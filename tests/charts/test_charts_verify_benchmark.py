@@ -96,3 +96,50 @@ def test_memory_that_is_not_known_is_not_drawn_as_a_figure(benchmark):
     assert "onnx 250.0 MB, 5.0 MB" in chart.alt
     assert list(chart.figure.data[0].x) == [250, 250]
     assert chart.png().startswith(PNG)
+
+
+def recorded(tmp_path, **settings):
+    from box_results import box_results
+
+    feed = {"x": np.ones((1, 4), np.float32)}
+    return box_results(tmp_path, [feed], [feed], **settings)
+
+
+def test_what_a_box_measured_is_a_hatched_bar_and_no_speed(benchmark, tmp_path):
+    from kit.ascend.recorded import timings
+
+    told = replace(benchmark, recorded=timings("npu on Ascend310P3", recorded(tmp_path / "a")))
+    chart = charts.latency(told)
+    bar = next(trace for trace in chart.figure.data if trace.type == "bar")
+    assert (list(bar.x), list(bar.y), bar.marker.pattern.shape) == ([4.0], [2], "/")
+    assert list(chart.figure.layout.yaxis.ticktext) == ["paddle", "onnx", "npu on Ascend310P3"]
+    assert "Hatched: npu on Ascend310P3, measured on Ascend310P3, not interleaved here: median 4.00." in chart.alt
+    assert "hatched" in chart.figure.layout.title.text
+    assert chart.png().startswith(PNG)
+    assert "npu" not in charts.speedup(told).alt, "it is compared with nothing"
+    assert "npu" not in charts.memory(told).alt
+
+
+def test_a_fake_box_has_a_label_and_no_bar(benchmark, tmp_path):
+    from kit.ascend.recorded import timings
+
+    chart = charts.latency(replace(benchmark, recorded=timings("npu (FAKE)", recorded(tmp_path, fake="FAKE acl"))))
+    assert next(list(trace.x) for trace in chart.figure.data if trace.type == "bar") == [0.0]
+    assert "Hatched: npu (FAKE), FAKE, nothing was measured: FAKE acl." in chart.alt
+    assert any("FAKE" in note.text for note in chart.figure.layout.annotations)
+
+
+def test_without_a_box_nothing_is_said_of_one(benchmark):
+    chart = charts.latency(benchmark)
+    assert "atched" not in chart.alt + chart.figure.layout.title.text
+
+
+def test_a_stage_from_a_box_has_an_open_marker(verdict):
+    rows = (*verdict.rows, replace(verdict.rows[1], name="npu", device="Ascend310P3"))
+    chart = charts.accuracy_waterfall(replace(verdict, rows=rows))
+    marks = {trace.name: trace.marker.symbol for trace in chart.figure.data if trace.name}
+    assert marks["equal, recorded on Ascend310P3"] == "circle-open"
+    assert marks["equal"] == "circle"
+    assert "npu 0.930 [0.910, 0.940] (equal, recorded on Ascend310P3)" in chart.alt
+    assert "recorded on Ascend310P3" in charts.tensor_error(replace(verdict, rows=rows)).alt
+    assert chart.png().startswith(PNG)

@@ -1,0 +1,1 @@
+"""What ``kit.ascend.neighbours`` writes: the folder, the converter's configuration, and scripts that run alone."""

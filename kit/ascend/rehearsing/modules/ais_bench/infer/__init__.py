@@ -1,0 +1,1 @@
+"""FAKE ``ais_bench.infer``."""
