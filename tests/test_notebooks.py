@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = sorted((NOTEBOOKS / "source").glob("*.py"))
 STORED = sorted(NOTEBOOKS.glob("*.ipynb")) + sorted((NOTEBOOKS / "exercises").glob("*.ipynb"))
-SMALL = {"ocr": {"calibration_pages": 3, "calibration_lines": 24, "test_pages": 4, "test_lines": 60, "hard_lines": 16,
+SMALL = {"ascend": {"goldens": 2, "calibration_pages": 2, "test_lines": 4},
+         "ocr": {"calibration_pages": 3, "calibration_lines": 24, "test_pages": 4, "test_lines": 60, "hard_lines": 16,
                  "rounds": 5},
          "quantization": {"calibration_lines": 12, "test_lines": 24, "search_seconds": 10, "rounds": 5}}
 SECTIONS = ("You will", "You need", "Predict", "What just happened", "Going deeper", "Your turn", "If it fails",
