@@ -58,8 +58,9 @@ def expect(kind: type, options: Any) -> None:
         BadInput: says which class was given and which is wanted.
     """
     if not isinstance(options, kind):
-        raise BadInput(f"The options are a {type(options).__name__}; this stage takes {kind.__name__}.",
-                       remedy=f"give kit.{kind.__name__}(...)")
+        room = "kit.ascend" if kind.__module__.startswith("kit.ascend.") else "kit"
+        raise BadInput(f"The options are of type {type(options).__name__}; this stage takes {kind.__name__}.",
+                       remedy=f"give {room}.{kind.__name__}(...)")
 
 
 def fields(kind: type) -> tuple[Field, ...]:

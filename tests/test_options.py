@@ -4,8 +4,11 @@ from typing import Annotated, Literal
 import pytest
 from helpers import DoubleOptions
 
+import kit
+from kit.ascend import AippOptions, BundleOptions
 from kit.errors import BadInput
-from kit.options import Help, Options, Range, fields
+from kit.operators import AuditOptions
+from kit.options import Help, Options, Range, expect, fields
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,12 @@ def test_a_bad_value_is_named_with_what_is_allowed(values, said):
 
 def test_good_values_pass_and_compare():
     assert DoubleOptions(times=2) == DoubleOptions(times=2) != DoubleOptions()
+
+
+@pytest.mark.parametrize(("kind", "call"), [(AuditOptions, "kit.AuditOptions"), (AippOptions, "kit.ascend.AippOptions"),
+                                            (BundleOptions, "kit.ascend.BundleOptions")])
+def test_options_of_another_stage_are_refused_by_a_name_that_is_there(kind, call):
+    with pytest.raises(BadInput, match="of type dict") as caught:
+        expect(kind, {})
+    assert call in caught.value.remedy
+    assert eval(call, {"kit": kit}) is kind

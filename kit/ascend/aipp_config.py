@@ -177,6 +177,12 @@ def aipp(preprocess: Preprocess, size: tuple[int, int], *, input: str, rank: int
         UnsupportedModel: the input is no picture of three channels.
     """
     expect(AippOptions, options)
+    if not isinstance(preprocess, Preprocess):
+        raise BadInput(f"AIPP is made from a Preprocess, not from {type(preprocess).__name__}.",
+                       remedy="give kit.Preprocess(...), such as samples.preprocess")
+    if not (isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int) for side in size)):
+        raise BadInput(f"size cannot be {size!r}.", remedy="give height and width of the input, such as (640, 640)")
+    size = (size[0], size[1])
     soc_version, family = exact_name(options.soc_version), family_of(options.soc_version)
     options = replace(options, soc_version=soc_version)
     if options.profiles == "dims":

@@ -140,6 +140,9 @@ def read_aipp(text: str, *, soc_version: str = "Ascend310P3", size: tuple[int, i
     Raises:
         BadInput: an unknown chip, or the text holds nothing that looks like AIPP at all.
     """
+    if not isinstance(text, str):
+        raise BadInput(f"read_aipp() takes the text of a configuration, not {type(text).__name__}.",
+                       remedy="give the text: pathlib.Path(file).read_text()")
     soc_version, family = exact_name(soc_version), family_of(soc_version)
     parsed = parse(text)
     if not any(parsed.blocks):

@@ -87,6 +87,8 @@ def input_shape(model: Model, options: AtcOptions) -> dict[str, tuple[str, ...]]
             raise BadInput(f"shapes has {text!r}, which is no name and sizes.", remedy='write it like "x=1,3,640,640"')
         if name.strip() not in known:
             raise unknown("input", name.strip(), known, model.path.name)
+        if name.strip() in given:
+            raise BadInput(f"shapes gives {name.strip()} twice.", remedy="give each input once")
         given[name.strip()] = tuple("-1" if axis.strip() == "?" else axis.strip()
                                     for axis in axes.split(",") if axis.strip())
     return {spec.name: _given(spec, given[spec.name]) if spec.name in given else _own(spec, options)
@@ -113,8 +115,7 @@ def _own(spec: TensorSpec, options: AtcOptions) -> tuple[str, ...]:
                  for at, axis in enumerate(spec.shape))
     left = [axis for axis, own in zip(axes, spec.shape, strict=True) if isinstance(own, str) and axis == own]
     if left:
-        example = ",".join(str(own) if isinstance(own, int) else "1" if at == 0 else "640"
-                           for at, own in enumerate(spec.shape))
+        example = ",".join(axis if axis not in left else "1" if at == 0 else "640" for at, axis in enumerate(axes))
         other = ', or profiles such as "batch 1,4,8" or "image 640x640 960x960"' if kind == "static" else ""
         raise BadInput(f"The input {spec} leaves {', '.join(left)} open, and ATC builds for sizes that it knows.",
                        remedy=f"give shapes=(\"{spec.name}={example}\",){other}")

@@ -135,6 +135,11 @@ class AtcOptions(Options):
         if isinstance(self.profiles, Profiles):
             object.__setattr__(self, "profiles", str(self.profiles))
         super().__post_init__()
+        for name in ("soc_version", "cann"):
+            if not isinstance(getattr(self, name), str):
+                raise BadInput(f"AtcOptions.{name} cannot be {getattr(self, name)!r}.",
+                               remedy='give a text, such as "Ascend310P3"' if name == "soc_version" else
+                               'give a text such as "8.1.RC1", or leave it out')
         for name in ("shapes", "out_nodes", "fp16_inputs", "implementation_types", "extra"):
             if isinstance(getattr(self, name), str):
                 raise BadInput(f"AtcOptions.{name} is the text {getattr(self, name)!r}; several are meant.",

@@ -25,7 +25,7 @@ from kit.ascend.flag_table import (
     spelt,
 )
 from kit.ascend.rule_repairs import CALIBRATION, RULE_REPAIRS
-from kit.targets.ascend import facts
+from kit.targets.ascend import facts, older
 
 FLAGS_SOURCE = "atc_flags.json: hicann/ge"
 
@@ -210,7 +210,7 @@ class Repair:
             folder, file, stem, name = model.value, "inference.pdmodel", "inference", stem + suffix
         else:
             name = posixpath.basename(folder) if stem in ("inference", "model") and folder else stem
-        onnx = re.sub(r"[^\w.-]", "_", name or "model") + ".onnx"
+        onnx = re.sub(r"[^\w.-]", "_", name.strip(".") or stem or "model") + ".onnx"
         line = tables["first"][kind].format(folder=shlex.quote(folder or "."), file=shlex.quote(file), onnx=onnx,
                                             stem=shlex.quote(stem), path=shlex.quote(model.value))
         self.first.append(line)
@@ -231,9 +231,8 @@ class Repair:
             return
         exact = soc_versions().get(flag.value.strip().lower())
         if flag.varies or exact == flag.value:
-            if flag.value == "Ascend910B":
-                self.remarks.append("Ascend910B without a digit is a chip of the first generation; Atlas A2 cards are "
-                                    "Ascend910B1 to B4.")
+            if older(flag.value):
+                self.remarks.append(older(flag.value))
             return
         near = [exact] if exact else close_chips(flag.value)
         if re.match(r"(ascend)?950", flag.value, re.I):

@@ -19,6 +19,7 @@ from kit.ascend.golden_samples import chosen, subset
 from kit.ascend.input_shapes import InputShapes
 from kit.ascend.int8_routes import AmctOptions, Int8Steps, amct_config, amct_steps, compression_conf, qat_steps
 from kit.errors import BadInput
+from kit.inspection.findings import counted
 from kit.model import Model
 
 CONFIG, COMPRESSION = "config/amct.cfg", "config/compression.cfg"
@@ -89,7 +90,7 @@ def _amct(model: Model, path: str, options: BundleOptions, given: Any, shapes: I
     config = amct_config(model, _asked(options, files, "amct_onnx"), ranking=given.sensitivity, share=options.share)
     write_text(folder / CONFIG, config.text)
     steps = amct_steps(path, files, config, config_path=CONFIG, data=DATA)
-    words = f"AMCT on the box with {files.samples} samples: {config.title()}"
+    words = f"AMCT on the box with {counted(files.samples, 'sample')}: {config.title()}"
     return _with_steps(steps, words, (CONFIG, *_names(files)), (*config.notes, *steps.notes))
 
 
@@ -109,9 +110,9 @@ def _atc(model: Model, path: str, options: BundleOptions, given: Any, shapes: In
         write_text(folder / CONFIG, config.text)
     conf = compression_conf(files, chip(options.target).soc_version, config_path=config_path, data=DATA)
     write_text(folder / COMPRESSION, conf.text)
-    note = (f"atc calibrates with one batch, that of the .om: {files.samples} sample"
-            f"{'s' if files.samples > 1 else ''}; batches=(32,) gives it more.")
-    return Int8("atc", f"atc calibrates on the device with {files.samples} samples", compression=COMPRESSION,
+    note = (f"atc calibrates with one batch, that of the .om: {counted(files.samples, 'sample')}; batches=(32,) gives "
+            "it more.")
+    return Int8("atc", f"atc calibrates on the device with {counted(files.samples, 'sample')}", compression=COMPRESSION,
                 files=(COMPRESSION, *([config_path] if config_path else []), *_names(files)),
                 notes=(*conf.notes, note))
 

@@ -21,7 +21,7 @@ from kit.errors import BadInput
 from kit.inspection.graph import onnx_source
 from kit.model import Model
 from kit.options import expect
-from kit.targets.ascend import facts
+from kit.targets.ascend import facts, older
 
 __all__ = ["AtcCommand", "AtcOptions", "Profiles", "atc_command"]
 
@@ -161,8 +161,8 @@ def _notes(model: Model, names: GraphNames, options: AtcOptions, given: dict[str
     if given.get("--external_weight"):
         yield (f"With its weights the model has {bytes_text(model.size)}: they go into weight/ beside the .om, which "
                "must be copied with it.")
-    if options.soc_version == "Ascend910B":
-        yield "Ascend910B without a digit is a chip of the first generation; Atlas A2 cards are Ascend910B1 to B4."
+    if older(options.soc_version):
+        yield older(options.soc_version)
     if not options.chip.product:
         yield f"The documents of ATC do not say which flags are for {options.soc_version}."
     elif options.chip.product == "310":

@@ -125,13 +125,15 @@ def explain(log: str | Path, *, returncode: int = 0) -> Explained:
     """Explain a log of ``atc``, of ACL or of ais_bench.
 
     Args:
-        log: the text itself, a file, or a folder with plog files. Files are read line by line, whatever their size;
-            UTF-8, GB18030 and UTF-16 are recognised.
+        log: the text itself, a file, or a folder with plog files; or a code alone, such as 507015. Files are read line
+            by line, whatever their size; UTF-8, GB18030 and UTF-16 are recognised.
         returncode: exit status of the program, where it is known: a crash may leave no word in the log.
 
     Raises:
         BadInput: there is no such file, or it cannot be read.
     """
+    if isinstance(log, str) and re.fullmatch(r"\s*\d{6}\s*", log):
+        log = f"error code {log.strip()}"
     if not isinstance(log, str | Path):
         raise BadInput(f"explain() takes the text of a log or its path, not {type(log).__name__}.",
                        remedy="give the text, a file or a folder")

@@ -90,6 +90,8 @@ def input_shapes(model: Model, first: Mapping[str, np.ndarray] | None, *, shapes
     if len(several) > 1:
         raise BadInput(f"{' and '.join(several)} are profiles of different kinds; ATC takes one kind.",
                        remedy="keep one of them; profiles=(\"1,640,640\", \"4,640,640\") can vary several axes at once")
+    if len(batches) == 1:
+        _numbers(str(batches[0]), 1, "batches", "8")  # several are checked as profiles
     base, chosen = _base(model, first, shapes)
     if len(sizes) == 1:
         base = _with_axes(model, base, (2, 3), _sizes(sizes)[0], "sizes")

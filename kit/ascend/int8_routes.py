@@ -21,6 +21,7 @@ from kit.ascend.qat_route import QatCheck, QatModel, qat_check, qat_model
 from kit.calibration import model_of
 from kit.card import Card, Listing, Table
 from kit.errors import BadInput, UnsupportedModel
+from kit.inspection.findings import counted
 from kit.layers import Sensitivity, suggest_float
 from kit.options import Help, Options, Range, expect
 from kit.targets.ascend import facts
@@ -202,7 +203,7 @@ def amct_steps(model: str, files: CalibrationFiles, config: AmctConfig, *, confi
             "--data_dir", ";".join(folders), "--data_types", files.data_types(), "--calibration_config", config_path)
     return Int8Steps("amct", (argv,), _outputs(save), (
         "amct_onnx is a package of its own beside CANN; it runs on the processor and needs no NPU.", *_AFTERWARDS,
-        f"Calibrated on {there} files of {files.batch}; preprocessing {files.preprocess[:12] or 'of plain feeds'}."))
+        f"Calibrated on {counted(there, 'file')} of {counted(files.batch, 'sample')}; preprocessing {files.preprocess[:12] or 'of plain feeds'}."))
 
 
 def qat_steps(model: Any, path: str, *, save: str = "amct/model") -> Int8Steps:

@@ -15,7 +15,7 @@ _TYPOGRAPHY = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "�
 _DASH = re.compile(r"(?<!\S)[—–―]{1,2}(?=\w)")
 # A backslash at the end of the line; spaces or a comment behind it are a mistake of articles, and so is a caret.
 _CONTINUES = re.compile(r"(?P<mark>\\|(?<=\s)\^)(?P<space>[ \t]*)(?P<comment>#.*)?$")
-_PROMPT = re.compile(r"\s*(?:\([\w.-]+\)\s*)?(?:[\w.-]+@[\w.-]+:\S*\s*)?[$%>]:?\s+")
+_PROMPT = re.compile(r"\s*(?:!{1,2}\s*(?=[\w./])|(?:\([\w.-]+\)\s*)?(?:[\w.-]+@[\w.-]+:\S*\s*)?[$%>]:?\s+)")
 _BLANK = re.compile(r"[ \t\r]+")
 _JOINED = re.compile(r"(\\|\^)?([ \t]*)(#[^\n]*)?\r?\n")
 _COMMENT = re.compile(r"#[^\n]*")

@@ -24,12 +24,13 @@ from kit.ascend import rehearsing
 from kit.ascend.box_tools import read_bundle, write_json
 from kit.ascend.results import BoxResults, load_results
 from kit.ascend.run_on_box import STEPS
-from kit.errors import BadInput, ToolFailed
+from kit.errors import BadInput, ToolFailed, unknown
 from kit.progress import Report, Tick, silent
 from kit.record import explain_os_error
 from kit.runtimes.om_session import Failure
 
 SCRIPT, MANIFEST = "run_on_box.py", "bundle.json"
+BACKENDS = ("auto", "acl", "ais_bench")
 RUNS = 3  # times are not kept, so a few do
 
 
@@ -43,16 +44,18 @@ def rehearse(bundle: Any, *, fault: str = "", into: Path | str | None = None, pr
             the script says about it.
         into: folder of the results; by default beside the bundle, with ``-rehearsal`` and the fault behind its name.
         profile: also go through the step that asks msprof.
-        backend: ``acl`` or ``ais_bench``.
+        backend: ``acl`` or ``ais_bench``; ``auto`` takes what is there.
         report: hears the steps; what it raises ends the rehearsal.
 
     Returns:
         Results marked FAKE, without times; true when the bundle went through.
 
     Raises:
-        BadInput: that is no bundle, or there is no such fault.
+        BadInput: that is no bundle, or there is no such fault or backend.
         ToolFailed: the script ended without results.
     """
+    if backend not in BACKENDS:
+        raise unknown("backend", str(backend), BACKENDS, "a rehearsal")
     folder = _folder(bundle)
     try:
         about = read_bundle(folder)
@@ -86,7 +89,8 @@ def _folder(bundle: Any) -> Path:
         inner = getattr(bundle, "bundle", None)
         if inner is None:
             raise BadInput(f"A {type(bundle).__name__} is no bundle for an Ascend box.",
-                           remedy='make one with kit.compile(model, target="ascend310p3"), or give its folder')
+                           remedy='make one with kit.compile(model, kit.BundleOptions(target="ascend310p3")), or give '
+                           'its folder')
         bundle = inner.folder
     path = Path(bundle)
     return path.parent if path.name == MANIFEST else path

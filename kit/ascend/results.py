@@ -7,6 +7,8 @@ they tell whether the bundle is whole, and give no time.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ FORMAT = "kit-box-results"
 FILE = "results.json"
 NEEDED = STEPS[:-1]  # the slowest operators are looked for only when asked
 NO_TIMES = "none: nothing ran on a device"
+NO_INT8 = "none: the fakes do not quantize, so the answers say nothing about INT8"
 
 
 @dataclass(frozen=True)
@@ -164,13 +167,27 @@ class BoxResults(Card):
         if isinstance(golden, str) and golden not in names:
             raise unknown("golden input", golden, names, self.path.name)
         number = names.index(golden) if isinstance(golden, str) else golden
+        found = self.answers(number)
+        if output not in found:
+            raise unknown("answer", f"{number}/{output}", [f"{number}/{name}" for name in found], self.outputs.name)
+        return found[output]
+
+    def answers(self, number: int) -> dict[str, np.ndarray]:
+        """Every output that the box gave for a golden input.
+
+        Raises:
+            BadInput: there are no answers, or their file is damaged.
+        """
         if not self.outputs.is_file():
             raise BadInput(f"{self.path} holds no answers: {self._why()}.",
                            remedy="run run_on_box.py again, and copy the whole folder of results")
-        with np.load(self.outputs, allow_pickle=False) as kept:
-            if f"{number}/{output}" not in kept.files:
-                raise unknown("answer", f"{number}/{output}", kept.files, self.outputs.name)
-            return kept[f"{number}/{output}"]
+        prefix = f"{number}/"
+        try:
+            with np.load(self.outputs, allow_pickle=False) as kept:
+                return {name.removeprefix(prefix): kept[name] for name in kept.files if name.startswith(prefix)}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise BadInput(f"{self.outputs} is damaged: it is no whole file of arrays.",
+                           remedy="copy the folder of results from the box again", detail=repr(error)) from error
 
     def times_ms(self, batch: int = 1) -> tuple[float, ...]:
         """Milliseconds of every run at a batch size, on the device.
@@ -213,6 +230,7 @@ class BoxResults(Card):
                 + (", from an earlier run" if self.build.get("reused") else f" in {self.build['seconds']} s")}
                if self.build.get("om") else {}),
             **({"allowed": f"cosine {limits['cosine']}, relative {limits['relative']}"} if limits else {}),
+            **({"INT8": NO_INT8} if self.fake and self.bundle.get("int8", "none") not in ("", "none") else {}),
             **({"times": NO_TIMES} if self.fake else {}),
             "started": self.started,
         }
@@ -242,6 +260,8 @@ class BoxResults(Card):
 
     def _why(self) -> str:
         infer = next((step for step in self.steps if step.step == "infer"), None)
+        if infer is not None and infer.state == "done":
+            return f"{self.outputs.name} is not there, which the step infer wrote"
         return f"the step infer was {infer.state} ({infer.message})" if infer else "there was no step infer"
 
 
@@ -254,6 +274,9 @@ def load_results(path: Path | str) -> BoxResults:
     Raises:
         BadInput: nothing there, a damaged file, a file of something else, or one of a version that is not known.
     """
+    if not isinstance(path, str | Path):
+        raise BadInput(f"load_results() takes a folder, not {type(path).__name__}.",
+                       remedy="give the folder results/ that run_on_box.py wrote")
     file = _file(Path(path))
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -292,6 +315,8 @@ def _structured(file: Path, data: dict[str, Any]) -> BoxResults:
                               (("name", "soc_version", "sha256", "goldens"), results.bundle)):
             for name in needed:
                 group[name]
+        for entry in results.bundle["goldens"]:
+            _text(entry["name"], str), _text(entry["feed"], str)
         names = [step.step for step in results.steps]
         states = {step.state for step in results.steps} - {"done", "failed", "skipped"}
         if names != list(STEPS) or states:

@@ -17,7 +17,7 @@ from kit.ascend.pasted import Command, Word, commands, pieces, straight
 from kit.card import Card, Listing, Table
 from kit.errors import BadInput
 
-_ATC = re.compile(r"(?:^|[\s;&|/(])atc(?:\.bin)?(?=\s)")
+_ATC = re.compile(r"(?:^|[\s;&|/(!])atc(?:\.bin)?(?=\s)")
 _BEFORE = re.compile(r"[A-Za-z_]\w*=.*|sudo|time|nohup|env|exec|command")  # may stand before the program
 _MOST = 1_000_000  # characters; a command is shorter
 
@@ -33,6 +33,7 @@ class Translated(Card):
         refused: what stands as it was, with what to decide.
         steps: what must be there before it runs.
         remarks: what is fine and worth knowing.
+        commands: how many commands of atc were read.
     """
 
     source: str
@@ -41,11 +42,14 @@ class Translated(Card):
     refused: tuple[Change, ...] = ()
     steps: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    commands: int = 0
 
     def __bool__(self) -> bool:
         return not self.refused
 
     def title(self) -> str:
+        if not self.changes and not self.refused and not self.commands:
+            return "Nothing checked: no flags of atc here, and no name that only articles know"
         if not self.changes and not self.refused:
             return "Nothing to change: the released toolchain takes it as it is"
         count = f"{len(self.changes)} change{'s' * (len(self.changes) != 1)}"
@@ -82,7 +86,7 @@ def translate(text: str) -> Translated:
     work = _Translation(text)
     result = "".join(work.pieces())
     return Translated(text, result, tuple(work.changes), tuple(work.refused), tuple(work.steps),
-                      tuple(dict.fromkeys(work.remarks)))
+                      tuple(dict.fromkeys(work.remarks)), work.commands)
 
 
 class _Translation:
@@ -95,6 +99,7 @@ class _Translation:
         self.remarks: list[str] = []
         self.gone: dict[str, set[str]] = {}  # Python class -> variables that hold what it made
         self.shown: set[str] = set()
+        self.commands = 0
 
     def pieces(self) -> Iterator[str]:
         for start, end in pieces(self.text, _ATC):
@@ -114,7 +119,10 @@ class _Translation:
                 made += [self.original[at:command.start], new]
                 at = command.end
             above += [f"{line}\n" for line in first]
-        # What must run first goes above the whole line: before the command may stand "cd folder &&".
+        # What must run first goes above the whole line: before the command may stand "cd folder &&", and the ! by which
+        # a notebook cell runs a shell.
+        if self.text[start:end].lstrip().startswith("!"):
+            above = [line if line.startswith("#") else f"!{line}" for line in above]
         return "".join([*above, *made, self.original[at:end]])
 
     def _command(self, command: Command) -> tuple[str | None, list[str]]:
@@ -139,6 +147,7 @@ class _Translation:
         found, words = _flags(command.words[at + 1:])
         if not found:
             return None, []  # a sentence about atc, or atc alone
+        self.commands += 1
         if not command.whole:
             self.refused.append(Change(self.text[command.start:command.end], "", "a quote is not closed", "sh"))
             return None, []

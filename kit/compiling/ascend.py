@@ -6,6 +6,7 @@ inputs with the float answers, calibration data, the script and the manifest.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,12 @@ def sizes(model: Model, options: BundleOptions, given: Given) -> InputShapes:
     """The sizes or profiles that the bundle is for.
 
     Raises:
-        BadInput: they contradict the model or each other.
+        BadInput: they contradict the model or each other, or the samples are no feeds.
     """
     first = given.samples[0] if given.samples is not None and len(given.samples) else None
+    if first is not None and not isinstance(first, Mapping):
+        raise BadInput(f"samples cannot hold {type(first).__name__}: each is a feed, input name -> array.",
+                       remedy="give Samples, or a list of feeds")
     return input_shapes(model, first, shapes=options.shapes, batches=options.batches, sizes=options.sizes,
                         profiles=options.profiles)
 

@@ -22,7 +22,7 @@ from kit.options import Field
 LABEL = "11.5em"  # one width for all labels, so that the controls line up
 _UNSET = "not set"
 _SPELT = {"snr": "SNR", "sqnr": "SQNR", "db": "dB", "mb": "MB", "ir": "IR", "cpu": "CPU", "fp16": "FP16",
-          "int8": "INT8", "onnx": "ONNX"}
+          "int8": "INT8", "onnx": "ONNX", "aipp": "AIPP", "cann": "CANN"}
 
 
 class Control:

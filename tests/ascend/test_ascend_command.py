@@ -508,3 +508,25 @@ def test_names_are_found_without_loading_the_whole_room():
     assert {"AtcOptions", "atc_command", "history", "translate", "explain"} <= set(dir(kit.ascend))
     with pytest.raises(AttributeError, match="atc_command"):
         kit.ascend.atc_comand  # noqa: B018
+
+
+@pytest.mark.parametrize("values", [{"soc_version": None}, {"soc_version": 310}, {"cann": 8.1}, {"cann": None}])
+def test_a_number_for_a_name_is_refused(values):
+    with pytest.raises(BadInput, match="cannot be") as caught:
+        AtcOptions(**values)
+    assert "text" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("profiles", "shape"), [("batch 1,2", "x=-1,3,640,640"), ("image 64x64 32x32", "x=1,3,-1,-1"),
+                                                 ("static", "x=1,3,640,640")])
+def test_the_shape_that_an_open_axis_is_answered_with_can_be_used(tmp_path, profiles, shape):
+    path = line(tmp_path / "m.onnx", node("Relu", ["x"], ["y"]), shape=["N", 3, "H", "W"])
+    with pytest.raises(BadInput, match="open") as caught:
+        atc_command(path, AtcOptions(profiles=profiles))
+    assert f'shapes=("{shape}",)' in caught.value.remedy
+    assert atc_command(path, AtcOptions(profiles=profiles, shapes=(shape,)))
+
+
+def test_an_input_given_twice_is_refused(net):
+    with pytest.raises(BadInput, match="x twice"):
+        atc_command(net, AtcOptions(shapes=("x=1,3,8,8", "x=1,3,16,16")))

@@ -296,6 +296,11 @@ def test_what_is_no_log_is_refused(tmp_path):
         explain(Path("a\0b"))
 
 
+def test_a_code_alone_is_explained():
+    assert explain("507015").root.code == explain("ret = 507015").root.code == "507015"
+    assert explain(" 507899 \n").root.cause == explain("error code 507899").root.cause
+
+
 # The reader alone
 
 def test_the_reader_needs_the_standard_library_only():

@@ -375,3 +375,22 @@ def test_quoted_words_are_read_as_a_shell_reads_them(given_words):
 def test_what_is_no_command_is_refused(thing):
     with pytest.raises(BadInput, match="takes a command as text"):
         translate(thing)
+
+
+def test_the_shell_mark_of_a_notebook_cell_is_read_and_stays():
+    made = translate("!atc --model=a.onnx --framework=5 --output=a --soc_version=Ascend310P3 --enable_paddle_opt=true")
+    assert made.text.startswith("!atc")
+    assert "--enable_paddle_opt" not in made.text
+    made = translate("! atc --model=./inference.pdmodel --soc_version=Ascend310P3")
+    first, second, *_ = made.text.splitlines()
+    assert first.startswith("!paddle2onnx")
+    assert "--save_file inference.onnx" in first
+    assert second.startswith("! atc")
+
+
+@pytest.mark.parametrize("text", ["", "hello world", "omg --model=a.onnx", "atc", "trtexec --onnx=a.onnx"])
+def test_what_holds_no_command_is_not_called_fine(text):
+    made = translate(text)
+    assert made.text == text
+    assert made.title().startswith("Nothing checked")
+    assert translate(FINE).title().startswith("Nothing to change")

@@ -224,3 +224,33 @@ def test_what_the_box_writes_is_what_is_read(tmp_path_factory, data):
         assert row.p99_ms == (0 if data["fake"] else kept["p99_ms"])
     assert str(results)
     json.dumps(results.bundle)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 broken", b"", b"no archive"])
+def test_damaged_answers_are_refused_and_missing_ones_named(tmp_path, content):
+    results = load_results(written(tmp_path / "results"))
+    results.outputs.write_bytes(content)
+    with pytest.raises(BadInput, match="outputs.npz is damaged"):
+        results.answer("slip.png", "y")
+    with pytest.raises(BadInput, match="outputs.npz is damaged"):
+        results.answers(0)
+    results.outputs.unlink()
+    with pytest.raises(BadInput, match="outputs.npz is not there"):
+        results.answer(0, "y")
+
+
+@pytest.mark.parametrize("goldens", [3, [{}], [{"name": "slip.png"}], [{"name": "slip.png", "feed": 1}]])
+def test_golden_inputs_without_name_or_digest_are_damage(tmp_path, goldens):
+    with pytest.raises(BadInput, match="is damaged"):
+        load_results(written(tmp_path / "results", bundle={**RESULTS["bundle"], "goldens": goldens}))
+
+
+def test_what_is_no_path_is_refused():
+    with pytest.raises(BadInput, match="takes a folder"):
+        load_results(None)
+
+
+def test_fakes_claim_nothing_about_int8(tmp_path):
+    bundle = {**RESULTS["bundle"], "int8": "amct"}
+    assert "do not quantize" in str(load_results(written(tmp_path / "fake", fake="FAKE atc", bundle=bundle)))
+    assert "do not quantize" not in str(load_results(written(tmp_path / "real", bundle=bundle)))

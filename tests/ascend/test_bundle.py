@@ -311,3 +311,15 @@ def test_integer_inputs_stay_integers(tmp_path):
     found = input_shapes(Model.open(path), {"ids": np.zeros((1, 7), np.int64)})
     assert found.inputs == {"ids": (1, 7)}
     assert kit.Model.open(path).inputs[0].dtype == "int64"
+
+
+@pytest.mark.parametrize("batches", [(-1,), (0,)])
+def test_a_single_batch_is_above_0(model, batches):
+    with pytest.raises(BadInput, match="above 0"):
+        input_shapes(model, None, batches=batches)
+
+
+@pytest.mark.parametrize("samples", ["text", [np.zeros((1, 3, 4, 4), np.float32)]])
+def test_samples_that_are_no_feeds_are_refused(model, tmp_path, samples):
+    with pytest.raises(BadInput, match="samples cannot hold"):
+        kit.compile(model, BundleOptions(), samples=samples, runs=tmp_path / "runs")

@@ -8,6 +8,7 @@ import tiny
 from box_bundles import bundle, pictures
 from onnx_graphs import FLOAT, node, save
 
+import kit
 from kit import ascend
 from kit.ascend.rehearsing import FAULTS
 from kit.errors import BadInput
@@ -155,3 +156,16 @@ def test_a_cancel_ends_the_script_and_writes_nothing(plain, tmp_path):
     with pytest.raises(Cancelled):
         ascend.rehearse(plain, into=tmp_path / "out", report=stop)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_backend_that_is_not_there_is_refused_with_the_closest(plain):
+    with pytest.raises(BadInput, match="'acll'") as caught:
+        ascend.rehearse(plain, backend="acll")
+    assert "did you mean acl" in caught.value.remedy
+
+
+def test_a_model_is_no_bundle_and_the_call_that_makes_one_is_right(tmp_path):
+    model = kit.Model.open(tiny.conv_net(tmp_path / "m.onnx"))
+    with pytest.raises(BadInput, match="A Model is no bundle") as caught:
+        ascend.rehearse(model)
+    assert 'kit.compile(model, kit.BundleOptions(target="ascend310p3"))' in caught.value.remedy

@@ -124,3 +124,11 @@ def test_a_release_shows_in_the_title_and_makes_another_audit(tmp_path):
     assert "opset" in made["9.2.0"].facts()
     assert "11 to 18" in made["9.2.0"].facts()["opset"]
     assert "CANN" not in made[None].title()
+
+
+@pytest.mark.parametrize("ask", [
+    lambda: AuditOptions(target="ascend310p3", cann=8.1), lambda: targets.get("ascend310p3", 8.1),
+    lambda: ascend.known(None), lambda: ascend.known(310)])
+def test_a_number_for_a_name_is_refused(ask):
+    with pytest.raises(BadInput, match="text"):
+        ask()

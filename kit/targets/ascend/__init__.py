@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from kit.inspection.findings import Finding, Support
 from kit.inspection.graph import Graph, Node
-from kit.targets.ascend.naming import NAMES, RELEASES, chips, facts, is_ours, known, known_chips, release
+from kit.targets.ascend.naming import NAMES, RELEASES, chips, facts, is_ours, known, known_chips, older, release
 
 if TYPE_CHECKING:
     from kit.collecting.result import Calibration
 
 __all__ = ["NAMES", "RELEASES", "AscendTarget", "best_opset", "breaker", "breaker_source", "chips", "facts", "is_ours",
-           "known", "known_chips", "lost_at", "release"]
+           "known", "known_chips", "lost_at", "older", "release"]
 
 _HERE = Path(__file__).parent
 _FACTS = ("operators", "chips", "breakers", "releases")

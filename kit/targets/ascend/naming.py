@@ -17,6 +17,8 @@ from kit.errors import BadInput, unknown
 
 HERE = Path(__file__).parent
 _FIRST = ("ascend310p3",)  # offered before the others
+_OLDER = {"ascend910b": "Ascend910B without a digit is a chip of the first generation; Atlas A2 cards are Ascend910B1 "
+                        "to B4."}
 
 
 @functools.cache
@@ -53,6 +55,8 @@ def known(name: str) -> str:
     Raises:
         BadInput: it is what ``npu-smi`` shows, the name of a family, or no chip at all; says which names are valid.
     """
+    if not isinstance(name, str):
+        raise BadInput(f"A chip is named by a text, not by {type(name).__name__}.", remedy='write it like "ascend310p3"')
     plain = _plain(name)
     if plain in known_chips():
         return plain
@@ -69,6 +73,11 @@ def known(name: str) -> str:
     raise unknown("soc_version", plain, NAMES)
 
 
+def older(name: str) -> str:
+    """A sentence about a chip whose name is that of a newer family too; "" for all others."""
+    return _OLDER.get(_plain(name), "")
+
+
 def release(name: str | None) -> str | None:
     """The CANN release of that name, such as ``8.1.RC1``; ``8.1`` means the first that is known of its line.
 
@@ -78,6 +87,8 @@ def release(name: str | None) -> str | None:
     Raises:
         BadInput: nothing is known about it; names those that are known.
     """
+    if name is not None and not isinstance(name, str):
+        raise BadInput(f"A CANN release is a text, not {name!r}.", remedy='write it like "8.1.RC1", or leave it out')
     if name is None or not name.strip():
         return None
     plain = re.sub(r"^\s*(cann)?[\s-]*v?", "", name, flags=re.IGNORECASE).strip().lower()
