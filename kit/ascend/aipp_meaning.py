@@ -64,6 +64,13 @@ def _factor_among_minima(block: Block, least: list[float]) -> list[float]:
 
 
 def _factor_without_255(block: Block, factor: list[float]) -> None:
+    """1/std without the 255, or std itself, of 0..1 or of bytes."""
+    scale = 255 if all(0.1 <= one < 1 for one in factor) else 1 if all(25 <= one <= 128 for one in factor) else 0
+    if scale:
+        sure = bool(_known([one * scale / 255 for one in factor], "std"))
+        for at, one in enumerate(factor):
+            block.say(f"var_reci_chn_{at}", 1 / (scale * one), "it multiplies: std divides, so the factor is "
+                      + ("1 / (255 * std)" if scale > 1 else "1 / std"), sure=sure)
     if not all(1.5 <= abs(one) <= 20 for one in factor):
         return
     sure = bool(_known(factor, "std", inverted=True))

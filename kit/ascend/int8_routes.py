@@ -203,7 +203,8 @@ def amct_steps(model: str, files: CalibrationFiles, config: AmctConfig, *, confi
             "--data_dir", ";".join(folders), "--data_types", files.data_types(), "--calibration_config", config_path)
     return Int8Steps("amct", (argv,), _outputs(save), (
         "amct_onnx is a package of its own beside CANN; it runs on the processor and needs no NPU.", *_AFTERWARDS,
-        f"Calibrated on {counted(there, 'file')} of {counted(files.batch, 'sample')}; preprocessing {files.preprocess[:12] or 'of plain feeds'}."))
+        f"Calibrated on {counted(there, 'file')} of {counted(files.batch, 'sample')}; "
+        f"preprocessing {files.preprocess[:12] or 'of plain feeds'}."))
 
 
 def qat_steps(model: Any, path: str, *, save: str = "amct/model") -> Int8Steps:

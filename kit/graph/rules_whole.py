@@ -100,6 +100,14 @@ def _all_known(model: ir.Model) -> bool:
                for node in ir.traversal.RecursiveGraphIterator(model.graph) for value in node.outputs if value.name)
 
 
+def _lifts(model: ir.Model) -> bool:
+    """Is there a Constant node that the pass takes? One that is an output itself, of a branch too, stays a node."""
+    import onnx_ir as ir
+
+    return any(node.op_type == "Constant" and not node.domain and [*node.attributes] != ["sparse_value"]
+               and not node.outputs[0].is_graph_output() for node in ir.traversal.RecursiveGraphIterator(model.graph))
+
+
 def _lift(model: ir.Model, setting: Setting) -> str:
     import onnx_ir.passes.common as common
 
@@ -168,7 +176,7 @@ INLINE = whole(
     lambda model, setting: bool(model.functions))
 LIFT = whole(
     "lift-constants", "Weights in Constant nodes are not found by quantizers and compilers that look among the "
-    "initializers.", _lift, lambda model, setting: operators(model)["Constant"] > 0)
+    "initializers.", _lift, lambda model, setting: _lifts(model))
 FOLD = whole(
     "fold-constants", "What depends on no input is computed once, here, not at every run.", _fold,
     lambda model, setting: _folds(model))

@@ -267,8 +267,9 @@ def test_the_card_holds_the_text_and_the_chart_has_words(folder):
 
 
 @pytest.mark.parametrize("ask", [
-    lambda: aipp("x", (32, 48), input="x"), lambda: aipp(PLAIN, None, input="x"), lambda: aipp(PLAIN, "32x48", input="x"),
-    lambda: aipp(PLAIN, (32,), input="x"), lambda: read_aipp(None), lambda: read_aipp(b"aipp_op {}")])
+    lambda: aipp("x", (32, 48), input="x"), lambda: aipp(PLAIN, None, input="x"),
+    lambda: aipp(PLAIN, "32x48", input="x"), lambda: aipp(PLAIN, (32,), input="x"),
+    lambda: read_aipp(None), lambda: read_aipp(b"aipp_op {}")])
 def test_things_of_another_kind_are_refused(ask):
     with pytest.raises(BadInput, match=r"not from str|size cannot be|takes the text"):
         ask()

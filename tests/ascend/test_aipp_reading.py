@@ -30,6 +30,8 @@ aipp_op {
 }
 """
 
+STD = (0.229, 0.224, 0.225)
+
 
 def block(*lines, mode="static", kind="RGB888_U8"):
     return "aipp_op {\n aipp_mode: " + mode + "\n input_format: " + kind + "\n " + "\n ".join(lines) + "\n}\n"
@@ -125,6 +127,18 @@ def test_a_mean_that_is_taken_off_twice():
                        *three("var_reci_chn", 0.0171, 0.0175, 0.0174)))
     assert (now(found, "mean_chn_0"), now(found, "min_chn_0")) == (123, pytest.approx(0.675))
     assert "both are taken off" in why(found, "min_chn_0")
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_a_standard_deviation_where_its_inverse_belongs(scale):
+    found = read(block(*three("mean_chn", 123, 116, 103), *three("var_reci_chn", *(scale * one for one in STD))))
+    assert [now(found, f"var_reci_chn_{at}") for at in range(3)] == pytest.approx([1 / (255 * one) for one in STD])
+    assert "std divides" in why(found, "var_reci_chn_0")
+    assert all(one.sure for one in found.mistakes)
+    other = read(block(*three("var_reci_chn", *[0.37 * scale] * 3)))
+    assert now(other, "var_reci_chn_0") == pytest.approx(1 / (255 * 0.37))
+    assert not other.mistakes[0].sure
+    assert not read(block(*three("var_reci_chn", 1, 1, 1))).mistakes
 
 
 def test_a_factor_for_one_channel_only():

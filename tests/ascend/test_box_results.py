@@ -230,12 +230,12 @@ def test_what_the_box_writes_is_what_is_read(tmp_path_factory, data):
 def test_damaged_answers_are_refused_and_missing_ones_named(tmp_path, content):
     results = load_results(written(tmp_path / "results"))
     results.outputs.write_bytes(content)
-    with pytest.raises(BadInput, match="outputs.npz is damaged"):
+    with pytest.raises(BadInput, match=r"outputs\.npz is damaged"):
         results.answer("slip.png", "y")
-    with pytest.raises(BadInput, match="outputs.npz is damaged"):
+    with pytest.raises(BadInput, match=r"outputs\.npz is damaged"):
         results.answers(0)
     results.outputs.unlink()
-    with pytest.raises(BadInput, match="outputs.npz is not there"):
+    with pytest.raises(BadInput, match=r"outputs\.npz is not there"):
         results.answer(0, "y")
 
 

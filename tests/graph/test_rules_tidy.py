@@ -122,6 +122,16 @@ def test_constant_nodes_become_initializers(bench):
     assert fixed.changes[0].what == "2 Constant nodes became initializers"
 
 
+@pytest.mark.parametrize("body", [
+    "{y = Constant <value = float {2.0}> ()}",
+    "<bool go = {1}> {r = If (go) <then_branch = a () => (float p) {p = Constant <value = float {2.0}> ()}, "
+    "else_branch = b () => (float q) {q = Constant <value = float {3.0}> ()}> y = Mul(x, r)}"])
+def test_a_constant_node_that_is_an_output_itself_stays(bench, body):
+    fixed = bench.fix(bench.text(body, outputs="float y" if "Mul" not in body else "float[N,4,6,6] y"),
+                      rules=("lift-constants",), check=False)
+    assert fixed.changes == ()
+
+
 def test_equal_weights_are_stored_once(bench):
     import onnx
 

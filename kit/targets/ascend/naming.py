@@ -56,7 +56,8 @@ def known(name: str) -> str:
         BadInput: it is what ``npu-smi`` shows, the name of a family, or no chip at all; says which names are valid.
     """
     if not isinstance(name, str):
-        raise BadInput(f"A chip is named by a text, not by {type(name).__name__}.", remedy='write it like "ascend310p3"')
+        raise BadInput(f"A chip is named by a text, not by {type(name).__name__}.",
+                       remedy='write it like "ascend310p3"')
     plain = _plain(name)
     if plain in known_chips():
         return plain
