@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from kit.ascend.recorded import FAKE, RecordedTiming
-from kit.ascend.recorded import timings as recorded_timings
+from kit.ascend.box.recorded import FAKE, RecordedTiming
+from kit.ascend.box.recorded import timings as recorded_timings
 from kit.card import Card, Table, bytes_text
 from kit.errors import BadInput, unknown
 from kit.evidence import bootstrap

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kit.ascend.bundle import BundleOptions, script_parts
+from kit.ascend.bundling.bundle import BundleOptions, script_parts
 from kit.compiling import ascend, onnxruntime, openvino
 from kit.compiling.result import SEARCHED, Compiled, CompileOptions, SessionSettings
 from kit.errors import BadInput

@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
-from kit.ascend.recorded import FAKE
+from kit.ascend.box.recorded import FAKE
 from kit.card import Card, Table, bytes_text
 from kit.errors import BadInput
 from kit.evidence.entries import versions

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from kit.ascend import box_script, explaining, rehearsing
+from kit.ascend.box import box_script, rehearsing
+from kit.ascend.logs import explaining
 from kit.model import Model
 
 AIPP = """aipp_op {{

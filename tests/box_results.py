@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.ascend.golden_samples import feed_digest
-from kit.ascend.results import BoxResults, load_results
-from kit.ascend.run_on_box import STEPS
+from kit.ascend.box.results import BoxResults, load_results
+from kit.ascend.box.run_on_box import STEPS
+from kit.ascend.bundling.golden_samples import feed_digest
 
 
 def box_results(folder: Path, feeds: list, answers: list, *, fake: str = "", soc: str = "Ascend310P3",

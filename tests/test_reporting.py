@@ -262,7 +262,7 @@ def boxed(folder, results, **settings):
     """The results of a box, and verdict and benchmark with its rows."""
     from box_results import box_results
 
-    from kit.ascend.recorded import Recorded, label, timings
+    from kit.ascend.box.recorded import Recorded, label, timings
 
     feed = {"x": np.ones((1, 4), np.float32)}
     box = box_results(folder, [feed], [feed], **settings)

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import importlib
 
-_HOME = {  # public name -> the module that defines it
-    "AtcOptions": "atc_options", "Profiles": "atc_options", "AtcCommand": "command", "atc_command": "command",
-    "history": "articles", "History": "articles", "translate": "translating", "Translated": "translating",
-    "explain": "explaining", "Explained": "explaining",
-    "load_results": "results", "BoxResults": "results", "rehearse": "rehearsal",
-    "BundleOptions": "bundle", "Bundled": "bundle", "goldens": "golden_samples", "Goldens": "golden_samples",
-    "aipp": "aipp_config", "Aipp": "aipp_config", "AippOptions": "aipp_config", "AippDifference": "aipp_config",
-    "read_aipp": "aipp_reading", "AippReading": "aipp_reading",
-    "write_calibration": "calibration_files", "read_calibration": "calibration_files",
-    "CalibrationFiles": "calibration_files", "name_nodes": "amct_layers",
-    "AmctOptions": "int8_routes", "AmctConfig": "int8_routes", "Int8Steps": "int8_routes",
-    "amct_config": "int8_routes", "amct_steps": "int8_routes", "qat_steps": "int8_routes",
-    "qat_check": "qat_route", "QatCheck": "qat_route", "qat_model": "qat_route", "QatModel": "qat_route",
-    "compression_conf": "own_calibration", "CompressionConf": "own_calibration",
-    "float_candidates": "mixed_precision", "FloatCandidates": "mixed_precision", "PrecisionFile": "mixed_precision",
-    "keep_dtype": "mixed_precision", "mixlist": "mixed_precision", "op_precision_mode": "mixed_precision",
-    "mindspore_lite": "neighbours", "MindSporeLiteOptions": "neighbours", "paddle_npu": "neighbours",
-    "PaddleNpuOptions": "neighbours", "kunlunxin": "neighbours", "KunlunxinOptions": "neighbours",
-    "Neighbour": "neighbours",
-}  # fmt: skip
+_NAMES = {  # module -> the public names that it defines
+    "atc.atc_options": ("AtcOptions", "Profiles"),
+    "atc.command": ("AtcCommand", "atc_command"),
+    "atc.articles": ("history", "History"),
+    "atc.translating": ("translate", "Translated"),
+    "logs.explaining": ("explain", "Explained"),
+    "box.results": ("load_results", "BoxResults"),
+    "box.rehearsal": ("rehearse",),
+    "bundling.bundle": ("BundleOptions", "Bundled"),
+    "bundling.golden_samples": ("goldens", "Goldens"),
+    "preprocessing.aipp_config": ("aipp", "Aipp", "AippOptions", "AippDifference"),
+    "preprocessing.aipp_reading": ("read_aipp", "AippReading"),
+    "precision.calibration_files": ("write_calibration", "read_calibration", "CalibrationFiles"),
+    "precision.amct_layers": ("name_nodes",),
+    "precision.int8_routes": ("AmctOptions", "AmctConfig", "Int8Steps", "amct_config", "amct_steps", "qat_steps"),
+    "precision.qat_route": ("qat_check", "QatCheck", "qat_model", "QatModel"),
+    "precision.own_calibration": ("compression_conf", "CompressionConf"),
+    "precision.mixed_precision": (
+        "float_candidates", "FloatCandidates", "PrecisionFile", "keep_dtype", "mixlist", "op_precision_mode"),
+    "neighbours": (
+        "mindspore_lite", "MindSporeLiteOptions", "paddle_npu", "PaddleNpuOptions", "kunlunxin", "KunlunxinOptions",
+        "Neighbour"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [*_HOME]
 

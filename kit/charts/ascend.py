@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.ascend.aipp_difference import BINS, AippDifference
+from kit.ascend.preprocessing.aipp_difference import BINS, AippDifference
 from kit.charts.chart import Chart
 from kit.need import need
 

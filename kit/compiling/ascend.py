@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from kit.ascend.building import atc_here, build
-from kit.ascend.bundle import (
+from kit.ascend.bundling.building import atc_here, build
+from kit.ascend.bundling.bundle import (
     SCRIPT,
     Bundled,
     BundleOptions,
@@ -23,8 +23,8 @@ from kit.ascend.bundle import (
     write_readme,
     write_script,
 )
-from kit.ascend.bundle_config import Config, configured
-from kit.ascend.golden_samples import (
+from kit.ascend.bundling.bundle_config import Config, configured
+from kit.ascend.bundling.golden_samples import (
     MANIFEST,
     Golden,
     Goldens,
@@ -37,8 +37,8 @@ from kit.ascend.golden_samples import (
     subset,
     write_golden,
 )
-from kit.ascend.input_shapes import InputShapes, input_shapes
-from kit.ascend.qat_route import qat_check, qat_model
+from kit.ascend.bundling.input_shapes import InputShapes, input_shapes
+from kit.ascend.precision.qat_route import qat_check, qat_model
 from kit.comparison import Parity, TensorParity, worst
 from kit.compiled_files import sha256
 from kit.compiling.result import Compiled, SessionSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from kit import targets
-from kit.ascend.bundle import Bundled
+from kit.ascend.bundling.bundle import Bundled
 from kit.card import Card, Table, bytes_text
 from kit.comparison import CAUSES, PARITY_COLUMNS, Parity, TensorParity
 from kit.errors import BadInput, unknown

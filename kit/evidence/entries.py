@@ -14,8 +14,8 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any, Literal
 
-from kit.ascend.recorded import Recorded, label
-from kit.ascend.results import BoxResults
+from kit.ascend.box.recorded import Recorded, label
+from kit.ascend.box.results import BoxResults
 from kit.errors import BadInput, KitError
 from kit.record import digest
 from kit.runner import open_runner, runtime_for

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit.ascend.recorded import FAKE
-from kit.ascend.results import BoxResults
+from kit.ascend.box.recorded import FAKE
+from kit.ascend.box.results import BoxResults
 from kit.card import Table, bytes_text
 from kit.model import operator_counts
 

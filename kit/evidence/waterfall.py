@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.ascend.recorded import FAKE
+from kit.ascend.box.recorded import FAKE
 from kit.comparison import EQUAL, FAILED, Parity, TensorParity, pair, worst
 from kit.errors import BadInput
 from kit.evidence import bootstrap

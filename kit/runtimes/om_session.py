@@ -1,6 +1,6 @@
 """An .om on an Ascend chip: pyACL in its documented order. Standard library and numpy, Python 3.8.
 
-This travels to the box inside ``run_on_box.py`` (see ``kit.ascend.box_script``), and stands behind ``open_runner``
+This travels to the box inside ``run_on_box.py`` (see ``kit.ascend.box.box_script``), and stands behind ``open_runner``
 here; so it imports nothing of the kit, and its errors are plain ``Failure``.
 """
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.ascend.aipp_arithmetic import Settings, colours, nv12, run, split_mean, table
+from kit.ascend.preprocessing.aipp_arithmetic import Settings, colours, nv12, run, split_mean, table
 from kit.errors import BadInput
 
 BGR_601 = (298, 516, 0, 298, -100, -208, 298, 0, 409)

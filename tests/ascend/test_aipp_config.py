@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from prototxt_judges import protobuf_takes
 
-from kit.ascend.aipp_arithmetic import run
-from kit.ascend.aipp_config import AippOptions, aipp, read_aipp
+from kit.ascend.preprocessing.aipp_arithmetic import run
+from kit.ascend.preprocessing.aipp_config import AippOptions, aipp, read_aipp
 from kit.charts.ascend import aipp_difference
 from kit.errors import BadInput, UnsupportedModel
 from kit.families.ocr import DETECTOR, RECOGNISER

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prototxt_judges import protobuf_takes
 
-from kit.ascend.aipp_arithmetic import run
-from kit.ascend.aipp_reading import read_aipp
+from kit.ascend.preprocessing.aipp_arithmetic import run
+from kit.ascend.preprocessing.aipp_reading import read_aipp
 from kit.errors import BadInput
 from kit.targets.ascend import facts
 

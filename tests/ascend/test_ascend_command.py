@@ -12,8 +12,8 @@ from onnx_graphs import FLOAT, INT64, line, node, save
 
 import kit.ascend
 from kit.ascend import AtcOptions, Profiles, atc_command
-from kit.ascend.flag_rules import problems
-from kit.ascend.flag_table import chip, choices, flags, flags_file, release, soc_versions
+from kit.ascend.atc.flag_rules import problems
+from kit.ascend.atc.flag_table import chip, choices, flags, flags_file, release, soc_versions
 from kit.card import Card
 from kit.errors import BadInput
 from kit.model import Model
@@ -450,7 +450,7 @@ def test_the_text_gives_a_shell_the_same_words(net):
 @settings(max_examples=25)
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters=";"), min_size=1, max_size=12))
 def test_names_with_quotes_and_dollars_reach_the_shell_unharmed(name):
-    from kit.ascend.command import AtcCommand
+    from kit.ascend.atc.command import AtcCommand
 
     made = AtcCommand(("atc", f"--input_shape={name}:1,3", f"--out_nodes={name};$HOME"), "m.onnx", P3, "m", (), ())
     assert run_with_fake_atc(made.text) == made.argv

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import kit
 import kit.ascend
 from kit.ascend import explain
-from kit.ascend.explaining import tables
-from kit.ascend.log_reading import LONGEST, MOST, read_log
+from kit.ascend.logs.explaining import tables
+from kit.ascend.logs.log_reading import LONGEST, MOST, read_log
 from kit.errors import BadInput
 from kit.graph.table import RULES
 from kit.targets.ascend import facts
@@ -304,7 +304,7 @@ def test_a_code_alone_is_explained():
 # The reader alone
 
 def test_the_reader_needs_the_standard_library_only():
-    place = str(Path(kit.__file__).parent / "ascend" / "log_reading.py")
+    place = str(Path(kit.__file__).parent / "ascend" / "logs" / "log_reading.py")
     code = ("import sys; before = set(sys.modules); import importlib.util as u;"
             f"s = u.spec_from_file_location('log_reading', {place!r});"
             "m = u.module_from_spec(s); s.loader.exec_module(m);"

@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kit.ascend import AtcOptions, history, translate
-from kit.ascend.command import AtcCommand
-from kit.ascend.flag_table import choices, flags
-from kit.ascend.pasted import commands
+from kit.ascend.atc.command import AtcCommand
+from kit.ascend.atc.flag_table import choices, flags
+from kit.ascend.atc.pasted import commands
 from kit.errors import BadInput
 from kit.targets.ascend import facts
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.ascend.box_tools import summary, write_json
-from kit.ascend.results import BoxResults, load_results
-from kit.ascend.run_on_box import STEPS
+from kit.ascend.box.box_tools import summary, write_json
+from kit.ascend.box.results import BoxResults, load_results
+from kit.ascend.box.run_on_box import STEPS
 from kit.errors import BadInput
 
 RESULTS = {

@@ -4,7 +4,7 @@ import ast
 import sys
 from collections import Counter
 
-from kit.ascend import box_script
+from kit.ascend.box import box_script
 
 TEXT = box_script.script_text()
 LATER = {"removeprefix", "removesuffix", "file_digest", "is_relative_to", "bit_count", "pairwise", "hardlink_to"}

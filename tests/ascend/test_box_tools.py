@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from kit.ascend import box_tools
-from kit.ascend.box_tools import compared
+from kit.ascend.box import box_tools
+from kit.ascend.box.box_tools import compared
 from kit.comparison import Parity
 from kit.runtimes.om_session import Failure
 

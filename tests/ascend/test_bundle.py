@@ -13,8 +13,9 @@ from onnx_graphs import FLOAT, INT64, node, save
 from tiny import conv_net
 
 import kit
-from kit.ascend.bundle import Bundled, BundleOptions, parts_of, write_manifest, write_text
-from kit.ascend.golden_samples import (
+from kit.ascend.box.recorded import Recorded, label, timings, where
+from kit.ascend.bundling.bundle import Bundled, BundleOptions, parts_of, write_manifest, write_text
+from kit.ascend.bundling.golden_samples import (
     Golden,
     Goldens,
     at_size,
@@ -25,8 +26,7 @@ from kit.ascend.golden_samples import (
     stored_preprocess,
     write_golden,
 )
-from kit.ascend.input_shapes import InputShapes, input_shapes
-from kit.ascend.recorded import Recorded, label, timings, where
+from kit.ascend.bundling.input_shapes import InputShapes, input_shapes
 from kit.card import Card
 from kit.errors import BadInput
 from kit.model import Model

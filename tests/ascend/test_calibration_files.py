@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kit.ascend.calibration_files import read_calibration, write_calibration
+from kit.ascend.precision.calibration_files import read_calibration, write_calibration
 from kit.errors import BadInput
 from kit.model import TensorSpec
 from kit.samples import Preprocess, Samples

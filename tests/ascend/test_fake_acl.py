@@ -7,9 +7,9 @@ import pytest
 import tiny
 from box_bundles import pictures
 
-from kit.ascend.rehearsing import atc
-from kit.ascend.rehearsing.modules import acl
-from kit.ascend.rehearsing.modules.acl.handles import state
+from kit.ascend.box.rehearsing import atc
+from kit.ascend.box.rehearsing.modules import acl
+from kit.ascend.box.rehearsing.modules.acl.handles import state
 from kit.runtimes.om_session import AclModel, Failure, import_acl
 
 

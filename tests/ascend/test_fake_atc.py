@@ -13,7 +13,7 @@ from box_bundles import AIPP
 from onnx import TensorProto, helper
 from onnx_graphs import FLOAT, INT64, line, node, save
 
-from kit.ascend.rehearsing import amct_onnx, atc, msprof, npu_smi, om
+from kit.ascend.box.rehearsing import amct_onnx, atc, msprof, npu_smi, om
 
 BASE = {"--framework": "5", "--output": "net", "--soc_version": "Ascend310P3", "--input_shape": "x:1,3,8,8"}
 
@@ -102,7 +102,7 @@ def test_fewer_than_five_inputs_of_non_max_suppression_crash_it_without_a_word(s
     path = save(scratch / "m.onnx", [node("NonMaxSuppression", ["boxes", "scores", "n"], ["y"])],
                 {"boxes": (FLOAT, [1, 4, 4]), "scores": (FLOAT, [1, 1, 4])}, {"y": (INT64, None)}, {"n": np.int64([3])})
     argv = ["--framework=5", "--output=net", "--soc_version=Ascend310P3", f"--model={path}"]
-    done = subprocess.run([sys.executable, "-c", "import sys; from kit.ascend.rehearsing.atc import main; "
+    done = subprocess.run([sys.executable, "-c", "import sys; from kit.ascend.box.rehearsing.atc import main; "
                            f"sys.exit(main({argv!r}))"], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == -signal.SIGSEGV
     assert "ATC run" not in done.stdout

@@ -9,9 +9,9 @@ from onnx import helper, numpy_helper
 from prototxt_judges import amct_takes
 from quantization_models import attention_net, conv_net, feeds, save
 
-from kit.ascend.amct_layers import Layers
-from kit.ascend.calibration_files import write_calibration
-from kit.ascend.int8_routes import (
+from kit.ascend.precision.amct_layers import Layers
+from kit.ascend.precision.calibration_files import write_calibration
+from kit.ascend.precision.int8_routes import (
     AmctOptions,
     amct_config,
     amct_steps,

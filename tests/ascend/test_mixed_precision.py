@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from quantization_models import conv_net, feeds
 
 import kit.ascend
-from kit.ascend.mixed_precision import float_candidates, keep_dtype, mixlist, op_precision_mode
+from kit.ascend.precision.mixed_precision import float_candidates, keep_dtype, mixlist, op_precision_mode
 from kit.calibration import calibrate
 from kit.errors import BadInput, StaleResult
 from kit.layers import sensitivity

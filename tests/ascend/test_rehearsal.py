@@ -10,7 +10,7 @@ from onnx_graphs import FLOAT, node, save
 
 import kit
 from kit import ascend
-from kit.ascend.rehearsing import FAULTS
+from kit.ascend.box.rehearsing import FAULTS
 from kit.errors import BadInput
 from kit.progress import Cancelled
 

@@ -106,7 +106,7 @@ def recorded(tmp_path, **settings):
 
 
 def test_what_a_box_measured_is_a_hatched_bar_and_no_speed(benchmark, tmp_path):
-    from kit.ascend.recorded import timings
+    from kit.ascend.box.recorded import timings
 
     told = replace(benchmark, recorded=timings("npu on Ascend310P3", recorded(tmp_path / "a")))
     chart = charts.latency(told)
@@ -121,7 +121,7 @@ def test_what_a_box_measured_is_a_hatched_bar_and_no_speed(benchmark, tmp_path):
 
 
 def test_a_fake_box_has_a_label_and_no_bar(benchmark, tmp_path):
-    from kit.ascend.recorded import timings
+    from kit.ascend.box.recorded import timings
 
     chart = charts.latency(replace(benchmark, recorded=timings("npu (FAKE)", recorded(tmp_path, fake="FAKE acl"))))
     assert next(list(trace.x) for trace in chart.figure.data if trace.type == "bar") == [0.0]

@@ -17,12 +17,12 @@ from onnx_graphs import FLOAT, node, save
 from tiny import conv_net
 
 import kit
-from kit.ascend import rehearsing
-from kit.ascend.box_script import script_text
-from kit.ascend.bundle import BundleOptions
-from kit.ascend.golden_samples import goldens
-from kit.ascend.rehearsal import rehearse
-from kit.ascend.results import load_results
+from kit.ascend.box import rehearsing
+from kit.ascend.box.box_script import script_text
+from kit.ascend.box.rehearsal import rehearse
+from kit.ascend.box.results import load_results
+from kit.ascend.bundling.bundle import BundleOptions
+from kit.ascend.bundling.golden_samples import goldens
 from kit.compilation import CompileOptions, compile
 from kit.compiled_files import sha256
 from kit.errors import BadInput, ToolFailed, UnsupportedModel

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from box_bundles import box, bundle, pictures
 
-from kit.ascend.rehearsing import MODULES
+from kit.ascend.box.rehearsing import MODULES
 from kit.errors import BadInput, MissingTool, ToolFailed
 from kit.runner import open_runner
 from kit.runtimes.acl import Acl

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kit.ascend.bundle import parts_of, write_text
-from kit.ascend.golden_samples import write_golden
+from kit.ascend.bundling.bundle import parts_of, write_text
+from kit.ascend.bundling.golden_samples import write_golden
 from kit.card import Card, Table, bytes_text
 from kit.compiled_files import sha256
 from kit.errors import BadInput

@@ -1,0 +1,1 @@
+"""The bundle that ``kit.compile`` writes for a chip."""

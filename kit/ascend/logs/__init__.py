@@ -1,0 +1,1 @@
+"""Logs of ATC and ACL, read and explained."""
