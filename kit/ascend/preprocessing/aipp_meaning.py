@@ -65,7 +65,8 @@ def _factor_among_minima(block: Block, least: list[float]) -> list[float]:
 
 def _factor_without_255(block: Block, factor: list[float]) -> None:
     """1/std without the 255, or std itself, of 0..1 or of bytes."""
-    scale = 255 if all(0.1 <= one < 1 for one in factor) else 1 if all(25 <= one <= 128 for one in factor) else 0
+    # A factor above 0.2 makes values above 50 out of bytes, which no network was trained on.
+    scale = 255 if all(0.2 < one < 1 for one in factor) else 1 if all(25 <= one <= 128 for one in factor) else 0
     if scale:
         sure = bool(_known([one * scale / 255 for one in factor], "std"))
         for at, one in enumerate(factor):
