@@ -115,7 +115,7 @@ def test_the_exercise_edition_has_no_solutions(path):
 
 def test_an_unknown_parameter_is_refused_with_the_known_ones():
     with pytest.raises(SystemExit, match=r"no parameter 'sampels'.*threads"):
-        build.inject(build.edition(jupytext.read(SOURCES[0]), solved=True), {"sampels": 1})
+        build.inject(build.edition(jupytext.read(NOTEBOOKS / "source" / "ocr.py"), solved=True), {"sampels": 1})
 
 
 def test_cleaning_removes_widget_views_paths_and_timings():

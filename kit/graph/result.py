@@ -10,6 +10,7 @@ from kit import targets
 from kit.card import Card, Table, bytes_text
 from kit.comparison import PARITY_COLUMNS, TensorParity, worst
 from kit.errors import StaleResult, unknown
+from kit.inspection.findings import counted
 from kit.model import Model
 from kit.options import Help, Options, Range
 from kit.progress import Report, silent
@@ -160,8 +161,8 @@ class Fixed(Card):
         before, after = sum(self.operators_before.values()), sum(self.operators_after.values())
         found = worst(self.parity)
         answer = f"answers within {found.relative:.1e}" if found else "answers not compared"
-        return (f"{self.source.path.name}: {len(self.changes)} edits by {len(self.counts())} rules, "
-                f"{before} nodes became {after}, {answer}")
+        edits, rules = counted(len(self.changes), "edit"), counted(len(self.counts()), "rule")
+        return f"{self.source.path.name}: {edits} by {rules}, {counted(before, 'node')} became {after}, {answer}"
 
     def facts(self) -> dict[str, object]:
         return {

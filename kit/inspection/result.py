@@ -172,7 +172,7 @@ class Audit(Card):
         fixes, requests = (", ".join(f"{name} ({count})" for name, count in found.items())
                            for found in (self.fixes(), self.requests()))
         return {
-            "operators": f"{len(self.operators)} types, {len(self.nodes)} nodes: " + ", ".join(
+            "operators": f"{counted(len(self.operators), 'type')}, {counted(len(self.nodes), 'node')}: " + ", ".join(
                 f"{count} {_STATE_WORDS[state]}" for state, count in states.items() if count),
             "opset": f"{self.opset} (target takes {low} to {high}); IR version {self.ir_version}",
             "recommended": f"opset {self.recommended_opset}: {self.recommended_why}",

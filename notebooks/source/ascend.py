@@ -164,7 +164,7 @@ kit.charts.roofline(forecast)
 try:
     kit.ascend.AtcOptions(soc_version=chip, cann=cann, profiles="image 640x640")
 except kit.KitError as error:
-    print(error)
+    print(error, "Try:", error.remedy, sep="\n")
 
 # %%
 command = kit.ascend.atc_command(fixed.model, kit.ascend.AtcOptions(soc_version=chip, cann=cann), output="om/detector")
