@@ -24,7 +24,7 @@
 # - to write the compiler's command, the preprocessing on the chip and the INT8 files, and to tell real ones from invented ones
 # - to rehearse the work on the server, and to read what comes back beside your own figures
 #
-# **You need** basic Python; about 4 minutes on 2 CPU cores; no accelerator; nothing to download beyond the packages.
+# **You need** basic Python; about 2 minutes on 2 CPU cores; no accelerator; nothing to download beyond the packages.
 # Models and slips lie in `data/` (models Apache-2.0, slips CC0).
 #
 # *CANN* is Ascend's software. *ATC* is its compiler: it turns an ONNX file into an *OM* file for one kind of chip. *AIPP*
