@@ -189,7 +189,7 @@ def run_stage(
         with contextlib.suppress(StaleResult):  # a damaged result is made again
             return load(kind, folder)
     began = time.monotonic()
-    with _scratch(folder) as scratch:
+    with appearing(folder) as scratch:
         result = work(scratch, report)
         provenance = Provenance(
             stage=stage, key=key, folder=scratch, made=time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -200,7 +200,7 @@ def run_stage(
 
 
 @contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``folder`` when the block ends well, and vanishes when it does not."""
     try:
         scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")  # not mkdtemp: others may read results

@@ -13,6 +13,7 @@ from box_bundles import AIPP
 from onnx import TensorProto, helper
 from onnx_graphs import FLOAT, INT64, line, node, save
 
+from kit.ascend.atc.atc_model import nodes_of
 from kit.ascend.box.rehearsing import amct_onnx, atc, msprof, npu_smi, om
 
 BASE = {"--framework": "5", "--output": "net", "--soc_version": "Ascend310P3", "--input_shape": "x:1,3,8,8"}
@@ -167,7 +168,7 @@ def test_names_in_bodies_of_if_are_looked_up_too():
     inner = helper.make_graph([node("Frobnicate", [], ["z"], domain="my.own")], "then", [],
                               [helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])])
     graph = helper.make_graph([node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)], "g", [], [])
-    assert [one.op_type for one in atc.nodes_of(graph)] == ["If", "Frobnicate", "Frobnicate"]
+    assert [one.op_type for one in nodes_of(graph)] == ["If", "Frobnicate", "Frobnicate"]
 
 
 def test_the_other_fakes_say_fake_and_refuse_what_they_do_not_know(scratch, capsys):

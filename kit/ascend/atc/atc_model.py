@@ -56,7 +56,7 @@ class GraphNames:
         versions = {entry.domain: entry.version for entry in proto.opset_import}
         opset = max(standard, default=0)
         operators: Counter[tuple[str, str, int]] = Counter()
-        for node in _walk(proto.graph):
+        for node in nodes_of(proto.graph):
             domain = "" if node.domain == "ai.onnx" else node.domain
             operators[domain, node.op_type, versions.get(domain, 0) if domain else opset] += 1
         names = Counter(node.name for node in proto.graph.node if node.name)
@@ -65,12 +65,13 @@ class GraphNames:
                    operators, tuple(name for name, count in names.items() if count > 1), opset, len(standard))
 
 
-def _walk(graph: Any) -> Iterator[Any]:
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """All nodes, those in the bodies of If, Loop and Scan too."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _walk(attribute.g)
+                yield from nodes_of(attribute.g)
 
 
 def input_shape(model: Model, options: AtcOptions) -> dict[str, tuple[str, ...]]:

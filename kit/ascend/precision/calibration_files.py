@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from kit.compiled_files import sha256
 from kit.errors import BadInput
 from kit.model import TensorSpec
 from kit.progress import Report, silent, track
-from kit.record import digest, explain_os_error
+from kit.record import appearing, digest, explain_os_error
 from kit.runner import check_feeds
 from kit.samples import sample_name
 
@@ -154,7 +152,7 @@ def write_calibration(samples: Sequence[Mapping[str, np.ndarray]], inputs: Seque
     folders = _folders([spec.name for spec in inputs])
     taken = [spec if batch == 1 else TensorSpec(spec.name, spec.dtype, ("?", *spec.shape[1:]) if spec.shape else ())
              for spec in inputs]  # a model of a fixed batch takes a whole file, not a sample
-    with _appearing(folder) as scratch:
+    with appearing(folder) as scratch:
         files: list[CalibrationFile] = []
         shapes: dict[str, tuple[int, ...]] = {}
         for at in track(range(0, count, batch), report, note="writing calibration files"):
@@ -272,23 +270,3 @@ def _refuse_others(folder: Path) -> None:
         return
     raise BadInput(f"{folder} exists and holds something else than calibration files.",
                    remedy="choose a new folder, or remove this one")
-
-
-@contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place when the block ends well."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise explain_os_error(error, folder) from error
-    try:
-        scratch.chmod(0o755)  # mkdtemp's own would shut out the others
-        yield scratch
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.replace(folder)
-    except OSError as error:
-        raise explain_os_error(error, folder) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -12,7 +12,6 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +108,7 @@ def _files(given: dict[str, str]) -> None:
 
 def _graph(model: Any, soc: str) -> None:
     """What the ONNX parser of ATC refuses, and what it crashes on."""
+    from kit.ascend.atc.atc_model import nodes_of
     from kit.ascend.box.rehearsing.amct_onnx import PRODUCER
     from kit.inspection.graph import Node
     from kit.targets.ascend import AscendTarget, chips
@@ -137,15 +137,6 @@ def _graph(model: Any, soc: str) -> None:
             os.kill(os.getpid(), signal.SIGSEGV)  # so does ATC 9.0.1, without a word
     if refused:
         raise Refused("\n".join(refused))
-
-
-def nodes_of(graph: Any) -> Iterator[Any]:
-    """All nodes, those in the bodies of If, Loop and Scan too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from nodes_of(attribute.g)
 
 
 # ---- what is built ------------------------------------------------------------------------------------------------
