@@ -115,8 +115,9 @@ def _fewer_colours(png: bytes) -> bytes:
 
     from PIL import Image
 
-    colours = 256 if len(png) > _PHOTO else 64
+    # Median cut shares colours out by area: of two markers in a chart one would take the colour of the other.
+    colours, method = (256, Image.Quantize.MEDIANCUT) if len(png) > _PHOTO else (64, Image.Quantize.MAXCOVERAGE)
     made = io.BytesIO()
-    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(colours, method, dither=Image.Dither.NONE)
     picture.save(made, "PNG", optimize=True)
     return min(made.getvalue(), png, key=len)

@@ -208,3 +208,13 @@ def test_the_namespace_gives_charts_of_every_stage_and_names_them_on_a_typo():
     assert kit.charts.Chart is Chart
     with pytest.raises(AttributeError, match="Chart"):
         kit.charts.Chrat  # noqa: B018
+
+
+def test_small_markers_of_like_colours_stay_apart():
+    random = np.random.default_rng(0)
+    cloud = go.Scatter(x=random.normal(size=400), y=random.normal(size=400), mode="markers", opacity=0.75,
+                       marker={"color": "#0072B2", "size": 9})
+    few = [go.Scatter(x=[at], y=[4], mode="markers", marker={"color": colour, "size": 14, "opacity": 0.75})
+           for at, colour in ((-2, "#D55E00"), (2, "#E69F00"))]
+    picture = pixels(Chart(go.Figure([cloud, *few]), "words"))
+    assert all(share(picture, colour) > 0 for colour in ("#E08640", "#ECB740"))
