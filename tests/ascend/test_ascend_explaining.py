@@ -132,6 +132,7 @@ def test_the_tables_are_plain_json():
     ("段错误 (核心已转储)", "", "", "", "nms-five-inputs"),
     ("child exited with code 139", "", "", "", "nms-five-inputs"),
     ("OSError: [Errno 28] No space left on device", "", "", "", "free some space"),
+    ("atc ended with exit code 137", "", "", "", "memory"), ("bash: npu-smi: command not found", "", "", "", "npu-smi"),
     ("已杀死", "", "", "", "memory"), ("/dev/davinci0: Permission denied", "", "", "", "HwHiAiUser"),
     ("ModuleNotFoundError: No module named 'acl'", "", "", "", "set_env.sh"),
     ("input image size[600] is not equal to model input size[1200]", "", "", "", "write_calibration"),

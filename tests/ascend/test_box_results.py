@@ -250,6 +250,14 @@ def test_what_is_no_path_is_refused():
         load_results(None)
 
 
+def test_a_fake_device_is_fake_although_somebody_emptied_the_field(tmp_path):
+    device = {**RESULTS["device"], "driver": "FAKE 0.0"}
+    results = load_results(written(tmp_path, fake="", device=device))
+    assert results.fake
+    assert "FAKE" in results.title()
+    assert results.benchmark[0].times_ms == ()
+
+
 def test_fakes_claim_nothing_about_int8(tmp_path):
     bundle = {**RESULTS["bundle"], "int8": "amct"}
     assert "do not quantize" in str(load_results(written(tmp_path / "fake", fake="FAKE atc", bundle=bundle)))
