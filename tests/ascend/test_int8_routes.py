@@ -218,7 +218,9 @@ def test_in_amcts_form_it_is_taken_and_answers_exactly_alike(made, tmp_path):
     assert not ours.floated
     assert not ours.unrounded
     onnx.checker.check_model(str(ours.model.path))
-    assert {"first", "depthwise", "squeeze", "pointwise", "wide", "again"} <= set(ours.int8)
+    # Whether the depthwise convolution is INT8 in OpenVINO's layout depends on the processor.
+    rounded = {one.node for one in source.nodes if one.setting == "INT8"}
+    assert {"first", "squeeze", "pointwise", "wide", "again"} <= rounded <= set(ours.int8)
     assert np.array_equal(answers(ours.model, feeds(3)), answers(source.model, feeds(3)))
     steps = qat_steps(ours, "model/qat.onnx", save="amct/toy")
     assert steps.argv == (("amct_onnx", "convert", "--model", "model/qat.onnx", "--save_path", "amct/toy"),)
