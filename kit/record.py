@@ -128,6 +128,25 @@ def _feed_path(hasher: Any, path: Path) -> None:
         raise explain_os_error(error, path) from error
 
 
+def read_json(path: Path, broken: str, remedy: str) -> Any:
+    """What a JSON file holds; of what kind that is, the caller checks.
+
+    Args:
+        path: of the file.
+        broken: what is said where it is no whole JSON.
+        remedy: what to do then.
+
+    Raises:
+        BadInput: it cannot be read, or is no whole JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    except ValueError as error:
+        raise BadInput(broken, remedy=remedy, detail=str(error)) from error
+
+
 def explain_os_error(error: OSError, path: Path | str) -> KitError:
     """Turn a full disk, a missing permission or a missing file into words."""
     place = Path(error.filename or path)

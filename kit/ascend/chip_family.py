@@ -25,8 +25,8 @@ def family_of(soc_version: str) -> str:
 
 
 def _entry(soc_version: str) -> dict:
-    known = {name: entry for name, entry in chips().items() if "opp_dir" in entry}
-    found = known.get(soc_version.strip().lower())
+    found = chips().get(soc_version.strip().lower())
     if found is None:
-        raise unknown("Ascend chip with known kernels", soc_version, [entry["soc_version"] for entry in known.values()])
+        raise unknown("Ascend chip with known kernels", soc_version,
+                      [entry["soc_version"] for entry in chips().values()])
     return found

@@ -14,7 +14,7 @@ from kit.describing.layouts import channels_first
 from kit.describing.vocabulary import UNKNOWN
 from kit.describing.weights import Weight
 from kit.errors import BadInput
-from kit.record import explain_os_error
+from kit.record import explain_os_error, read_json
 
 if TYPE_CHECKING:
     from kit.describing.difference import DescriptionDiff
@@ -160,13 +160,7 @@ class Description(Card):
         import cattrs
 
         path = Path(path)
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise explain_os_error(error, path) from error
-        except ValueError as error:
-            raise BadInput(f"{path} is no JSON file.", remedy="give a file that description.save(...) wrote",
-                           detail=str(error)) from error
+        told = read_json(path, f"{path} is no JSON file.", "give a file that description.save(...) wrote")
         if not isinstance(told, dict) or (told.pop("format", ""), told.pop("version", 0)) != (FORMAT, VERSION):
             raise BadInput(f"{path} is no description of version {VERSION}.",
                            remedy="describe the model again with kit.describe(...)")

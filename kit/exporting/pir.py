@@ -5,7 +5,6 @@ No Paddle is needed for either, so both can be tested, and said to the reader, b
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import BadInput
-from kit.record import explain_os_error
+from kit.record import read_json
 
 # Names of dialects inside the file are numbers; these are the built-in ones of PIR version 3 and 4.
 _DIALECTS = {"0": "builtin", "1": "pd_op", "2": "cf", "3": "custom_op"}
@@ -81,13 +80,7 @@ def read(graph: Path) -> dict[str, Any]:
     Raises:
         BadInput: not there, cut off, or not a PIR program.
     """
-    try:
-        program = json.loads(graph.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise explain_os_error(error, graph) from error
-    except ValueError as error:
-        raise BadInput(f"{graph} is not whole: it is cut off, or not JSON.", remedy="copy or save the model again",
-                       detail=str(error)) from error
+    program = read_json(graph, f"{graph} is not whole: it is cut off, or not JSON.", "copy or save the model again")
     if not isinstance(program, dict) or "program" not in program:
         raise BadInput(f"{graph} is JSON, but not a Paddle program.", remedy="give the inference.json "
                        "that Paddle saved")

@@ -6,7 +6,6 @@ they tell whether the bundle is whole, and give no time.
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from kit.ascend.box.box_tools import VERSION
 from kit.ascend.box.run_on_box import STEPS
 from kit.card import Card, Listing, Table, bytes_text
 from kit.errors import BadInput, unknown
-from kit.record import explain_os_error
+from kit.record import read_json
 
 FORMAT = "kit-box-results"
 FILE = "results.json"
@@ -278,13 +277,7 @@ def load_results(path: Path | str) -> BoxResults:
         raise BadInput(f"load_results() takes a folder, not {type(path).__name__}.",
                        remedy="give the folder results/ that run_on_box.py wrote")
     file = _file(Path(path))
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise explain_os_error(error, file) from error
-    except ValueError as error:
-        raise BadInput(f"{file} is damaged: it is no whole JSON.",
-                       remedy="copy the folder of results from the box again", detail=str(error)) from error
+    data = read_json(file, f"{file} is damaged: it is no whole JSON.", "copy the folder of results from the box again")
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BadInput(f"{file} is not what run_on_box.py writes.", remedy=f"give the {FILE} that it wrote on the box")
     if data.get("version") != VERSION:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 
 from kit.card import Card, Table
 from kit.errors import BadInput
-from kit.record import digest, explain_os_error
+from kit.record import digest, explain_os_error, read_json
 from kit.samples import Preprocess, Samples, sample_name
 
 MANIFEST = "bundle.json"
@@ -149,13 +148,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         BadInput: it is missing or no bundle of this version.
     """
     path = folder / MANIFEST
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-    except ValueError as error:
-        raise BadInput(f"{path} is not JSON: it was cut off or edited.", remedy="compile the bundle again",
-                       detail=str(error)) from error
+    about = read_json(path, f"{path} is not JSON: it was cut off or edited.", "compile the bundle again")
     if not isinstance(about, dict) or (about.get("format"), about.get("version")) != ("kit-ascend-bundle", 1):
         raise BadInput(f"{path} is no bundle of version 1.", remedy="compile it again with this version of the kit")
     return about
