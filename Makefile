@@ -9,16 +9,16 @@ PINS := constraints.txt pyproject.toml
 
 .PHONY: demo test lab notebooks lint clean
 
-demo: $(VENV)/.ocr ## Run the OCR walkthrough from end to end and print its report's path
+demo: $(VENV)/.walkthroughs ## Run the OCR walkthrough from end to end and print its report's path
 	$(BIN)/python notebooks/build.py --demo ocr
 
 test: $(VENV)/.all ## Install everything and run the whole test suite
 	$(BIN)/python -m pytest
 
-lab: $(VENV)/.ocr ## Open JupyterLab on the first notebook
+lab: $(VENV)/.walkthroughs ## Open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/ocr.ipynb
 
-notebooks: $(VENV)/.ocr ## Make the executed notebooks again from notebooks/source
+notebooks: $(VENV)/.walkthroughs ## Make the executed notebooks again from notebooks/source
 	$(BIN)/python notebooks/build.py
 
 lint: $(VENV)/.all ## Check style and formatting rules
@@ -33,9 +33,9 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.ocr: $(PINS) | $(VENV)/.made
-	@echo "Installing what the walkthroughs need into $(VENV) (about 0.6 GB to download) ..."
-	$(PIP) -e ".[paddle,ocr,openvino,ui]"
+$(VENV)/.walkthroughs: $(PINS) | $(VENV)/.made
+	@echo "Installing what the walkthroughs need into $(VENV) (about 0.9 GB to download) ..."
+	$(PIP) -e ".[paddle,tensorflow,ocr,detection,openvino,ui]"
 	$(PIP) --no-deps $(PPOCR)
 	touch $@
 
@@ -43,4 +43,4 @@ $(VENV)/.all: $(PINS) | $(VENV)/.made
 	@echo "Installing everything into $(VENV) (about 1.7 GB to download) ..."
 	$(PIP) -e ".[all,dev]"
 	$(PIP) --no-deps $(PPOCR)
-	touch $@ $(VENV)/.ocr
+	touch $@ $(VENV)/.walkthroughs

@@ -33,6 +33,8 @@ NEEDS: dict[str, tuple[tuple[str, str], ...]] = {
     "paddle": (("paddlepaddle|paddlepaddle-gpu", "paddle"), ("paddle2onnx", "paddle2onnx")),
     "ocr": (("opencv-python-headless|opencv-python|opencv-contrib-python", "cv2"), ("shapely", "shapely"),
             ("pyclipper", "pyclipper"), ("RapidFuzz", "rapidfuzz")),
+    "detection": (("opencv-python-headless|opencv-python|opencv-contrib-python", "cv2"),
+                  ("pycocotools", "pycocotools")),
     "ui": (("ipywidgets", "ipywidgets"), ("anywidget", "anywidget"), ("ipykernel", "ipykernel")),
     "tensorflow": (("tensorflow-cpu|tensorflow", "tensorflow"), ("tf2onnx", "tf2onnx")),
     "torch": (("torch", "torch"),),
@@ -45,7 +47,7 @@ MIN_PYTHON = (3, 11)
 FEATURES = {"avx2": "256-bit arithmetic", "avx512f": "512-bit arithmetic", "avx512_vnni": "INT8 dot products",
             "avx_vnni": "INT8 dot products, 256-bit", "amx_int8": "INT8 tiles", "asimddp": "INT8 dot products (ARM)"}
 # Compiled packages among the light ones: those whose import can fail although they are installed.
-_NATIVE = ("numpy", "onnx", "onnxruntime", "cv2", "shapely", "pyclipper", "openvino")
+_NATIVE = ("numpy", "onnx", "onnxruntime", "cv2", "shapely", "pyclipper", "openvino", "pycocotools")
 # Imports one module after another and says how each went at once, so that a crash tells which one it was.
 _PROBE = """import importlib, sys
 for name in sys.argv[1:]:
