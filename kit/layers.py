@@ -23,6 +23,7 @@ from kit.int8.noise import decibels
 from kit.int8.preparing import plain, prepare
 from kit.int8.quantizable import Network
 from kit.int8.ranking import GroupSensitivity, Sensitivity, SensitivityOptions, sensitivity, suggest_float
+from kit.int8.suppression import behind
 from kit.model import Model, read
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
@@ -159,7 +160,8 @@ def _compare(model: Model, int8: Model, samples: Sequence, options: LayerErrorOp
     rounded = qdq.rounded(proto)
     made = {output for node in proto.graph.node for output in node.output}
     inputs = {value.name for value in network.proto.graph.input}
-    tensors = [name for name in network.measured() if (name in rounded or name in made) and name not in inputs]
+    left_out = inputs | behind(network.proto)
+    tensors = [name for name in network.measured() if (name in rounded or name in made) and name not in left_out]
     sums = {name: np.zeros(3) for name in tensors}  # signal, noise as it is, noise of rounding alone
     parts = [tensors[at :: options.passes] for at in range(min(options.passes, len(tensors)))]
     total = len(parts) * len(samples)

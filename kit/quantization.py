@@ -29,7 +29,7 @@ from kit.weights_file import weights_bytes
 
 __all__ = ["BiasCorrection", "NodeSetting", "QuantizeOptions", "Quantized", "Trial", "quantize", "why_not_faster"]
 
-VERSION = 4
+VERSION = 5
 _PRECISIONS = {"int8-weights": "weight_only", "int4-weights": "weight_only", "fp16": "half", "dynamic": "dynamic"}
 # Options that not every precision follows, each with those that do.
 _FOLLOWED_BY = {

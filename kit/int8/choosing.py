@@ -13,10 +13,12 @@ from kit.int8 import qdq
 from kit.int8 import ranges as ranges_of
 from kit.int8.bias_correction import corrected, described, shifts
 from kit.int8.noise import file_sqnr
+from kit.int8.preparing import prepare
 from kit.int8.quantizable import Network
 from kit.int8.ranges import CANDIDATES
 from kit.int8.result import BiasCorrection, Trial
-from kit.model import Model
+from kit.int8.suppression import looked_at_before, probes_before, suppresses
+from kit.model import Model, read
 from kit.progress import Report, Tick
 
 
@@ -87,6 +89,8 @@ class Chooser:
             bias_correction: ``auto``: where the output is not worse.
         """
         probes = list(self.calibration.probes())
+        if suppresses(self.network.proto):
+            probes = probes_before(self.model, probes)
         notes, range_methods, tried = [], {}, []
         candidates = ((method, percentile),)
         if method in ("auto", "tensor") and not probes:
@@ -133,7 +137,10 @@ class Chooser:
     def _tuned(self, probes: list) -> tuple[dict, dict[str, str], str]:
         from kit.int8.tuned import tuned_ranges
 
-        found = tuned_ranges(self.network, self.model, self.calibration, self.nodes, self.recipe, probes,
+        network = self.network
+        if suppresses(network.proto):
+            network = Network(prepare(looked_at_before(read(self.model.path))), network.name)
+        found = tuned_ranges(network, self.model, self.calibration, self.nodes, self.recipe, probes,
                              report=self.report)
         return dict(found.ranges), dict(found.methods), (
             f"Choosing tensor by tensor took {found.tried} trials and brought the output from "
@@ -160,6 +167,8 @@ class Chooser:
         path = self.folder / "trial.onnx"
         try:
             made.save(path)
+            if suppresses(made.proto):
+                path.write_bytes(looked_at_before(read(path, weights=False)).SerializeToString())
             return file_sqnr(path, probes)
         finally:
             for leftover in (path, path.with_name(path.name + ".data")):

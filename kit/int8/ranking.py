@@ -23,6 +23,7 @@ from kit.int8.noise import OutputError, decibels
 from kit.int8.preparing import prepare
 from kit.int8.quantizable import MOVERS, Network
 from kit.int8.simulated import Place, Simulated
+from kit.int8.suppression import looked_at_before, probes_before, suppresses
 from kit.model import Model, read
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
@@ -30,7 +31,7 @@ from kit.quantization import QuantizeOptions, plan, recipe_for
 from kit.record import Provenance, run_stage
 from kit.runner import open_runner
 
-VERSION = 2
+VERSION = 3
 Metric = Callable[[Any], float]
 
 
@@ -196,9 +197,13 @@ def sensitivity(
 
     def work(folder: Path, report: Report) -> Sensitivity:
         probes = list(calibration.probes())[: options.samples] if samples is None else _probes(model, samples)
+        judged = network
+        if suppresses(network.proto):
+            judged = Network(prepare(looked_at_before(read(model.path)), model.path.name), model.path.name)
+            probes = probes_before(model, probes)
         nodes = [name for name, reason_ in why.items() if not reason_]
         ranges = calibration.ranges(options.method, percentile=options.percentile)
-        trials = _Trials(network, model, ranges, nodes, recipe, options)
+        trials = _Trials(network, judged, model, ranges, nodes, recipe, options)
         return trials.confirmed(trials.ranked(probes, report), metric, folder, report)
 
     inputs = {"model": model, "calibration": calibration.statistics, "recipe": recipe, "reason": reason,
@@ -269,6 +274,7 @@ class _Trials:
     """The trials of one ranking."""
 
     network: Network
+    judged: Network  # the same with the outputs whose error is looked at
     model: Model
     ranges: Mapping[str, tuple[float, float]]
     nodes: Sequence[str]
@@ -284,7 +290,7 @@ class _Trials:
         error = OutputError(probes)
         report(Tick(0, 1, "trying all in INT8"))
         found, untried = [], []
-        with Simulated(self.network, self.model, self.ranges, self.nodes, self.recipe) as simulated:
+        with Simulated(self.judged, self.model, self.ranges, self.nodes, self.recipe) as simulated:
             everything = decibels(error(simulated))
             candidates = list(self._layers(simulated) if self.options.by == "layer" else self._tensors(simulated))
             for at, one in enumerate(candidates):
