@@ -25,6 +25,7 @@ from kit.card import Card, Table, bytes_text
 from kit.errors import BadInput, unknown
 from kit.evidence import bootstrap
 from kit.evidence.entries import Entry, entries, run_name, versions
+from kit.evidence.feeding import fitted
 from kit.int8.processor import this_processor
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, silent, track
@@ -195,7 +196,8 @@ def benchmark(
             such as ``{"graph_level": "none"}``. An object with ``time(feeds, runs) -> milliseconds`` is used as it
             is, in this process (then the result is not stored). What a box recorded (``kit.ascend.load_results``) is
             shown as it was measured there and compared with nothing.
-        feeds: the input, or Samples (the first ``options.inputs`` of them take turns).
+        feeds: the input, or Samples (the first ``options.inputs`` of them take turns); those after the
+            first get it under their own input's name and in their own layout, see ``kit.evidence.feeding``.
         options: see BenchmarkOptions. A stored result is shown unless ``repeat`` is raised.
 
     Raises:
@@ -210,8 +212,10 @@ def benchmark(
     if not fed or not all(fed):
         raise BadInput("There is nothing to feed to the candidates.", remedy="give a feed or Samples with one at least")
 
+    optional = getattr(feeds, "scale_factor", "")
+
     def work(scratch: Path, report: Report) -> Benchmark:
-        return _benchmark(made, fed, options, report)
+        return _benchmark(made, fed, options, report, optional)
 
     if not all(entry.is_stored and (entry.source or entry.device) for entry in made):
         return work(Path(), report)
@@ -223,7 +227,7 @@ def benchmark(
 
 
 def _benchmark(given: Sequence[Entry], fed: list[dict[str, np.ndarray]], options: BenchmarkOptions,
-               report: Report) -> Benchmark:
+               report: Report, optional: str) -> Benchmark:
     made = [entry for entry in given if not entry.device]
     with contextlib.ExitStack() as opened:
         candidates = {}
@@ -232,13 +236,16 @@ def _benchmark(given: Sequence[Entry], fed: list[dict[str, np.ndarray]], options
             if FAKE in str(getattr(runner, "settings", {}).get("runtime", "")):
                 raise BadInput(f"{entry.name!r} is run by {runner.settings['runtime']}: its times say nothing.",
                                remedy="leave it out; kit.verify takes it")
+            # The first one takes the feed as it is: a name that is wrong there is a mistake.
+            fits = bool(candidates or optional)
+            own = _Fed(runner, [(feed, fitted(feed, runner, optional) if fits else feed) for feed in fed])
             with entry.naming():
                 for feed in fed:
-                    runner.time(feed, max(1, options.warm_up))
-            candidates[entry.name] = runner
+                    own.time(feed, max(1, options.warm_up))
+            candidates[entry.name] = own
         busy, load = busy_share(), load_average()
         times = take_turns(candidates, fed, options, report)
-        about = {entry.name: _about(entry, candidates[entry.name]) for entry in made}
+        about = {entry.name: _about(entry, candidates[entry.name].runner) for entry in made}
     timings = compare(times, options, about)
     return Benchmark(
         timings=timings, rounds=options.rounds, runs=options.runs, threads=options.threads,
@@ -246,6 +253,17 @@ def _benchmark(given: Sequence[Entry], fed: list[dict[str, np.ndarray]], options
         alarms=(*_busy_alarm(busy, load, options), *noise_alarms(timings, options)),
         recorded=tuple(row for entry in given if entry.device
                        for row in recorded_timings(entry.name, entry.thing.results)))
+
+
+class _Fed:
+    """A runner that gets each feed as it takes it; made ready beforehand, so that it costs no time of a turn."""
+
+    def __init__(self, runner: Any, pairs: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> None:
+        self.runner = runner
+        self._own = {id(feed): own for feed, own in pairs}
+
+    def time(self, feed: Mapping[str, np.ndarray], runs: int) -> Sequence[float]:
+        return self.runner.time(self._own[id(feed)], runs)
 
 
 def take_turns(candidates: Mapping[str, Any], fed: Sequence[dict[str, np.ndarray]], options: BenchmarkOptions,

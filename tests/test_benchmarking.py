@@ -263,3 +263,20 @@ def test_a_runner_of_fakes_is_not_timed(tmp_path):
     fake.settings = {"runtime": "FAKE pyACL"}
     with pytest.raises(BadInput, match="'om' is run by FAKE pyACL: its times say nothing"):
         benchmark({"here": Fake(10.0), "om": fake}, FEED, QUICK)
+
+
+def test_candidates_get_the_feed_under_their_own_name_and_in_their_own_layout(tmp_path):
+    paths = {}
+    for layout, shape in (("NCHW", [1, 3, 8, 8]), ("NHWC", [1, 8, 8, 3])):
+        graph = helper.make_graph(
+            [helper.make_node("Relu", [layout], ["y"])], "g",
+            [helper.make_tensor_value_info(layout, TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)])
+        paths[layout] = tmp_path / f"{layout}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), paths[layout])
+    feed = {"NCHW": np.ones((1, 3, 8, 8), np.float32)}
+    found = benchmark(paths, feed, QUICK, runs=tmp_path)
+    assert [timing.name for timing in found.timings] == ["NCHW", "NHWC"]
+    assert all(timing.p50_ms > 0 for timing in found.timings)
+    with pytest.raises(BadInput, match="'NCHW'"):
+        benchmark(paths, {"NCHW": np.ones((1, 3, 9, 8), np.float32)}, QUICK, runs=tmp_path)
