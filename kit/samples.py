@@ -140,12 +140,15 @@ class Samples(Card, Sequence):
         preprocess: how each becomes a tensor.
         input: name of the model's input.
         skipped: files left out because they could not be read.
+        scale_factor: name of a second input that is told how the picture was resized, float32 [1, 2]: height and
+            width for the model over those on disk, as PaddleDetection's models want it; "" for models without.
     """
 
     items: tuple[Sample, ...]
     preprocess: Preprocess
     input: str = "x"
     skipped: tuple[str, ...] = ()
+    scale_factor: str = ""
 
     @classmethod
     def from_folder(cls, folder: Path | str, preprocess: Preprocess, *, input: str = "x",
@@ -186,7 +189,12 @@ class Samples(Card, Sequence):
         """A feed, or for a slice the Samples in it."""
         if isinstance(at, slice):
             return replace(self, items=self.items[at])
-        return {self.input: self.preprocess(self.items[at].load())}
+        picture = self.items[at].load()
+        feed = {self.input: self.preprocess(picture)}
+        if self.scale_factor:
+            sides = picture.shape[:2]
+            feed[self.scale_factor] = np.float32([np.divide(self.preprocess.target_size(*sides), sides)])
+        return feed
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         for at in range(len(self)):
@@ -197,12 +205,18 @@ class Samples(Card, Sequence):
         pictures = {path: digest(path) for path in {item.path for item in self.items}}
         return tuple(digest([pictures[item.path], item.quad]) for item in self.items)
 
+    @property
+    def preparation(self) -> tuple[Any, ...]:
+        """What makes feeds of pictures: the preprocessing and the names of the inputs."""
+        return (self.preprocess, self.input, *([self.scale_factor] if self.scale_factor else []))
+
     def digest(self) -> str:
-        """Of the samples, the preprocessing and the input's name; order counts."""
-        return digest([self.identities(), self.preprocess, self.input])
+        """Of the samples, the preprocessing and the inputs' names; order counts."""
+        return digest([self.identities(), *self.preparation])
 
     def title(self) -> str:
-        return f"{len(self)} samples for input {self.input!r}"
+        return f"{len(self)} samples for input {self.input!r}" + (
+            f" and {self.scale_factor!r}" if self.scale_factor else "")
 
     def facts(self) -> dict[str, object]:
         if not self.items:

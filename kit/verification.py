@@ -1,8 +1,8 @@
 """verify: does each stage of a migration still give the answers of the first, and which step lost them?
 
 Two yardsticks. Tensors are compared with the first stage's, output by output. A task (detect text, read it) turns
-outputs into answers and answers into additive tallies, so that one resampling of the samples gives an interval for
-every metric and every difference. A float stage is judged by the tensors, a quantized one by the task: its tensors
+outputs into answers and answers into a few numbers a sample, so that one resampling of the samples gives an interval
+for every metric and every difference. A float stage is judged by the tensors, a quantized one by the task: its tensors
 must differ, and how much only the task can say.
 """
 
@@ -33,6 +33,12 @@ class Task(Protocol):
     """What the outputs are for. Make it a frozen dataclass: its fields are part of the result's fingerprint.
 
     Outputs arrive under the names of the first stage's, whatever the other stages call them.
+
+    A task whose metric does not add up over samples has, in place of ``scores``, a method
+    ``judged(tallies, samples) -> Judged`` (see ``kit.evidence.judging``); a tally is then whatever it needs to know of
+    an answer, and may differ in length. Two more methods are optional. ``tensors(outputs)`` gives those outputs that
+    can be compared number by number, under names that all stages share; answers are then made of the outputs as they
+    came. ``why_fewer(precision)`` says the likely cause where a stage finds far fewer things than the first.
     """
 
     name: str
@@ -45,7 +51,7 @@ class Task(Protocol):
         """How many things were found: boxes, characters."""
 
     def tally(self, answer: Any, sample: Sample) -> tuple[float, ...]:
-        """This sample's counts; those of many samples may be added up."""
+        """This sample's counts; those of many samples may be added up (unless the task has ``judged``)."""
 
     def scores(self, totals: tuple[float, ...]) -> dict[str, float]:
         """Metrics of summed tallies; the first one is the main one."""
@@ -116,7 +122,7 @@ def verify(
     inputs = {"stages": [entry.digest() for entry in made], "samples": samples, "names": names,
               "truths": repr(truths) if task else "", "task": _task_digest(task), "versions": versions()}
     return run_stage("verify", Verdict, work, options=options, inputs=inputs, name=run_name(made), runs=runs,
-                     report=report)
+                     version=2, report=report)
 
 
 def evenly(total: int, limit: int | None) -> list[int]:
@@ -129,7 +135,8 @@ def evenly(total: int, limit: int | None) -> list[int]:
 def _check_task(task: Any, samples: Any) -> None:
     if task is None:
         return
-    missing = [part for part in ("name", "better", "answer", "count", "tally", "scores") if not hasattr(task, part)]
+    scorer = "judged" if hasattr(task, "judged") else "scores"
+    missing = [part for part in ("name", "better", "answer", "count", "tally", scorer) if not hasattr(task, part)]
     if missing:
         raise BadInput(f"{type(task).__name__} is no task: it lacks {', '.join(missing)}.",
                        remedy="see kit.verification.Task; kit.families has ready ones")

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.collecting.measuring import identify
 from kit.errors import BadInput
 from kit.samples import Preprocess, Sample, Samples
 
@@ -98,3 +101,17 @@ def test_the_digest_follows_pictures_order_and_preprocessing(folder):
 def test_a_quad_cuts_a_piece_out(folder):
     piece = Sample(folder / "p0.png", ((10, 5), (40, 5), (40, 25), (10, 25))).load()
     assert piece.shape == (20, 30, 3)
+
+
+def test_a_second_input_is_told_how_much_the_picture_was_resized(folder):
+    plain = Samples.from_folder(folder, Preprocess(size=(20, 90)), input="image")
+    told = replace(plain, scale_factor="scale_factor")
+    feed = told[1]
+    assert list(feed) == ["image", "scale_factor"]
+    assert feed["scale_factor"].dtype == np.float32
+    assert feed["scale_factor"].tolist() == [[0.5, 1.5]]  # pictures of 40 x 60
+    np.testing.assert_array_equal(feed["image"], plain[1]["image"])
+    assert told[:2].scale_factor == "scale_factor"
+    assert "'image' and 'scale_factor'" in told.title()
+    assert len({plain.digest(), told.digest(), replace(told, scale_factor="factor").digest()}) == 3
+    assert identify(told).digest != identify(plain).digest

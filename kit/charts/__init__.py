@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 
-_MODULES = ("chart", "picture", "exporting", "operators", "graph", "calibration", "quantization", "searching",
-            "verification", "benchmarking", "rooflines", "ascend", "ocr")
+_MODULES = ("chart", "picture", "exporting", "layouts", "operators", "graph", "calibration", "quantization",
+            "searching", "verification", "benchmarking", "rooflines", "ascend", "ocr", "detection")
 
 
 def __getattr__(name: str):

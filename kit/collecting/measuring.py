@@ -82,7 +82,7 @@ def identify(samples: Sequence, threads: int = 2) -> Identities:
     names = tuple(sample_name(samples, at) for at in range(len(samples)))
     if isinstance(samples, Samples):
         found = tuple((each[:16],) for each in samples.identities())
-        return Identities(names, found, digest([found, [samples.preprocess, samples.input]]))
+        return Identities(names, found, digest([found, samples.preparation]))
     with ThreadPoolExecutor(threads) as pool:
         found = tuple(pool.map(lambda at: _items(samples[at]), range(len(samples))))
     return Identities(names, found, digest(found))

@@ -1,16 +1,20 @@
 """Intervals by resampling: what would the figure have been with other samples of the same kind?
 
-One idea: a weight for each sample (how often it was drawn) turns resampling into a matrix product. The same weights
-serve every stage, so differences between stages are paired: what all stages find hard cancels out.
+One idea: a weight for each sample (how often it was drawn) turns resampling into arithmetic on whole arrays. The same
+weights serve every stage, so differences between stages are paired: what all stages find hard cancels out.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 6 and 13 (percentile interval).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kit.evidence.judging import Judged
 
 _BLOCK = 4_000_000  # weights drawn at once: 32 MB
 
@@ -32,23 +36,17 @@ def weights(samples: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
         yield random.multinomial(samples, np.full(samples, 1 / samples), size=min(rows, resamples - start))
 
 
-def totals(tallies: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Sums of additive tallies over resampled samples.
+def scores(records: Judged, samples: int, resamples: int, seed: int) -> np.ndarray:
+    """Every metric of records, once a resample.
 
     Args:
-        tallies: float [samples, counts], one row a sample.
+        records: of one stage.
+        samples: how many there are.
 
     Returns:
-        float64 [resamples, counts]. Called with the same seed and number of samples, rows are paired.
+        float64 [resamples, metrics]. Called with the same seed and number of samples, rows are paired.
     """
-    tallies = np.asarray(tallies, np.float64)
-    return np.concatenate([rows @ tallies for rows in weights(len(tallies), resamples, seed)])
-
-
-def scores(tallies: np.ndarray, score: Callable[[tuple[float, ...]], float], resamples: int, seed: int) -> np.ndarray:
-    """A metric made from summed tallies, once a resample: float64 [resamples]."""
-    rows, back = np.unique(totals(tallies, resamples, seed), axis=0, return_inverse=True)
-    return np.array([score(tuple(row)) for row in rows.tolist()], np.float64)[back.reshape(-1)]
+    return np.concatenate([records.resampled(rows) for rows in weights(samples, resamples, seed)])
 
 
 def interval(values: np.ndarray, confidence: float) -> tuple[float, float]:

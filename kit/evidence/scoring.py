@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kit.errors import BadInput, unknown
+from kit.evidence.feeding import fitted
+from kit.evidence.judging import judged
 from kit.record import digest
 from kit.samples import Samples
 from kit.verification import evenly
@@ -50,11 +52,11 @@ class TaskScore:
         Raises:
             BadInput: the task has no score of that name; names the closest.
         """
-        totals: tuple[float, ...] = ()
+        tallies = []
         for item, feed in zip(self.samples.items, self.samples, strict=True):
-            counts = self.task.tally(self.task.answer(runner(feed), item, feed), item)
-            totals = tuple(a + b for a, b in zip(totals, counts, strict=True)) if totals else tuple(counts)
-        scores = self.task.scores(totals)
+            fed = fitted(feed, runner, self.samples.scale_factor)
+            tallies.append(self.task.tally(self.task.answer(runner(fed), item, fed), item))
+        scores = judged(self.task, tallies, self.samples.items).scores()
         if self.name not in scores:
             raise unknown("score", self.name, scores, type(self.task).__name__)
         return float(scores[self.name] if self.better == "higher" else -scores[self.name])

@@ -97,10 +97,10 @@ class SampleRow:
     Attributes:
         at: its number in the samples given to verify.
         name: of the sample.
-        tallies: the task's counts.
+        tallies: the task's counts, or whatever else it notes of an answer.
         scores: main metric of this sample alone; NaN where it is not defined.
         found: how many things were found.
-        snr_db: of the worst output against the first stage.
+        snr_db: of the worst output against the first stage; no entry where no output could be compared.
         texts: the answers, for a task whose answers are texts.
     """
 

@@ -1,7 +1,7 @@
 """How verify runs its stages: one after the other, the first one's outputs kept on disk, and how it judges them.
 
 Memory stays flat: one model is open at a time, one sample in hand; what the first stage said waits in the scratch
-folder, and of the rest only sums and tallies are kept.
+folder, and of the rest only sums and what the task notes down are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from kit.ascend.box.recorded import FAKE
 from kit.comparison import EQUAL, FAILED, Parity, TensorParity, pair, worst
 from kit.errors import BadInput
 from kit.evidence import bootstrap
+from kit.evidence.alarms import alarms_of
 from kit.evidence.entries import Entry
+from kit.evidence.feeding import fitted
+from kit.evidence.judging import Judged, alone, judged
 from kit.evidence.verdict import Change, SampleRow, StageRow, Verdict, decibels
 from kit.progress import Report, part, track
 from kit.samples import sample_name
@@ -37,8 +40,10 @@ class Heard:
 
     entry: Entry
     parity: tuple[TensorParity, ...] = ()
-    snr: list[float] = field(default_factory=list)  # a sample, decibels
+    snr: list[float] = field(default_factory=list)  # a sample, decibels; NaN where no tensor could be compared
     tallies: list[tuple[float, ...]] = field(default_factory=list)
+    records: Judged | None = None
+    alone: list[float] = field(default_factory=list)  # main metric, a sample
     found: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     fed: set[bytes] = field(default_factory=set)  # digests of the feeds
@@ -59,10 +64,14 @@ def run_stages(made: Sequence[Entry], samples: Any, chosen: Sequence[int], optio
     heard = []
     for entry in made:
         heard.append(_listen(entry, samples, chosen, options, task, store, not heard, part(report, entry.name)))
-    floor = _noise_floor(made[0], samples, chosen, options, store, report) if options.noise_floor else ()
+        if task:
+            stage = heard[-1]
+            stage.records = judged(task, stage.tallies, [samples.items[at] for at in chosen])
+            stage.alone = alone(stage.records, len(chosen))
+    floor = _noise_floor(made[0], samples, chosen, options, task, store, report) if options.noise_floor else ()
     shutil.rmtree(store)  # scaffolding: no part of the result
     names = [sample_name(samples, at) for at in chosen]
-    draws = [_resampled(stage, task, options) for stage in heard]
+    draws = [_resampled(stage, options) for stage in heard]
     rows: list[StageRow] = []
     for at in range(len(heard)):
         rows.append(_judge(at, heard, draws, rows, names, options, task, floor))
@@ -81,12 +90,15 @@ def _listen(entry: Entry, samples: Any, chosen: Sequence[int], options: VerifyOp
     heard, parity, began = Heard(entry), Parity(), time.monotonic()
     with entry.open(threads=options.threads) as runner:
         for n, at, feed, outputs in _outputs(entry, runner, samples, chosen, report):
-            if first:
-                np.savez(store / f"{n}.npz", **{f"{i:03d} {k}": a for i, (k, a) in enumerate(outputs.items())})
-            else:
-                with entry.naming(f" on {sample_name(samples, at)}"):
-                    outputs = _compared(heard, parity, load(store / f"{n}.npz"), outputs)
-            _notice(heard, n, feed, outputs)
+            with entry.naming(f" on {sample_name(samples, at)}"):
+                tensors = _tensors(task, outputs)
+                if first:
+                    np.savez(store / f"{n}.npz", **{f"{i:03d} {k}": a for i, (k, a) in enumerate(tensors.items())})
+                else:
+                    tensors = _compared(heard, parity, load(store / f"{n}.npz"), tensors, task)
+            if not hasattr(task, "tensors"):
+                outputs = tensors
+            _notice(heard, n, feed, tensors or outputs)
             if task:
                 answer = task.answer(outputs, samples.items[at], feed)
                 heard.tallies.append(tuple(float(v) for v in task.tally(answer, samples.items[at])))
@@ -105,7 +117,7 @@ def _listen(entry: Entry, samples: Any, chosen: Sequence[int], options: VerifyOp
 def _outputs(entry: Entry, runner: Any, samples: Any, chosen: Sequence[int], report: Report
              ) -> Iterator[tuple[int, int, Outputs, Outputs]]:
     for n, at in enumerate(track(chosen, report, note="running")):
-        feed = samples[at]
+        feed = fitted(samples[at], runner, getattr(samples, "scale_factor", ""))
         with entry.naming(f" on {sample_name(samples, at)}"):
             outputs = runner(feed)
         if not isinstance(outputs, dict) or not outputs:
@@ -125,10 +137,25 @@ def load(path: Path) -> Outputs:
         return {name[4:]: kept[name] for name in sorted(kept.files)}
 
 
-def _compared(heard: Heard, parity: Parity, reference: Outputs, outputs: Outputs) -> Outputs:
-    """Take in the difference; returns the outputs under the names and in the order of the first stage's."""
-    outputs = {name: outputs[other] for name, other in pair(list(reference), list(outputs))}
-    left, right = numbers(reference), numbers(outputs)
+def _tensors(task: Task | None, outputs: Outputs) -> Outputs:
+    """What can be compared number by number: all of it, unless the task knows better."""
+    return task.tensors(outputs) if hasattr(task, "tensors") else outputs
+
+
+def _compared(heard: Heard, parity: Parity, reference: Outputs, outputs: Outputs, task: Task | None) -> Outputs:
+    """Take in the difference; returns the outputs under the names and in the order of the first stage's.
+
+    A task that says what can be compared names it alike in all stages: what one of the two lacks is left out.
+    """
+    if hasattr(task, "tensors"):
+        left, right = ({n: a for n, a in side.items() if n in reference and n in outputs}
+                       for side in (reference, outputs))
+        if not left:
+            heard.snr.append(float("nan"))
+            return outputs
+    else:
+        outputs = {name: outputs[other] for name, other in pair(list(reference), list(outputs))}
+        left, right = numbers(reference), numbers(outputs)
     parity.add(left, right)
     heard.snr.append(min((snr_db(left[name], right[name]) for name in left), default=float("inf")))
     return outputs
@@ -166,8 +193,8 @@ def _print_of(array: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(array).tobytes() + str(array.shape).encode(), digest_size=16).digest()
 
 
-def _noise_floor(entry: Entry, samples: Any, chosen: Sequence[int], options: VerifyOptions, store: Path,
-                 report: Report) -> tuple[TensorParity, ...]:
+def _noise_floor(entry: Entry, samples: Any, chosen: Sequence[int], options: VerifyOptions, task: Task | None,
+                 store: Path, report: Report) -> tuple[TensorParity, ...]:
     """The first stage against itself with one thread and other kernels: what the order of float sums does."""
     if entry.source is None:
         return ()
@@ -176,39 +203,31 @@ def _noise_floor(entry: Entry, samples: Any, chosen: Sequence[int], options: Ver
     parity = Parity()
     with again.open(threads=1) as runner:
         for n, _, _, outputs in _outputs(again, runner, samples, chosen, part(report, "rounding")):
-            parity.add(numbers(load(store / f"{n}.npz")), numbers(outputs))
+            parity.add(numbers(load(store / f"{n}.npz")), numbers(_tensors(task, outputs)))
     return parity.result()
 
 
 # ---- judging ------------------------------------------------------------------------------------------------------
 
 
-def _resampled(heard: Heard, task: Task | None, options: VerifyOptions) -> np.ndarray | None:
-    if task is None or len(heard.tallies) < 2:
+def _resampled(heard: Heard, options: VerifyOptions) -> np.ndarray | None:
+    """The main metric, once a resample: float64 [resamples]."""
+    if heard.records is None or len(heard.tallies) < 2:
         return None
-    return bootstrap.scores(np.array(heard.tallies), lambda totals: _main(task, totals), options.resamples,
-                            options.seed)
+    return bootstrap.scores(heard.records, len(heard.tallies), options.resamples, options.seed)[:, 0]
 
 
 def _first(scores: dict[str, float]) -> float:
     return next(iter(scores.values()))
 
 
-def _main(task: Task, totals: tuple[float, ...]) -> float:
-    return float(_first(task.scores(totals)))
-
-
-def _total(heard: Heard) -> tuple[float, ...]:
-    return tuple(np.array(heard.tallies).sum(axis=0).tolist())
-
-
 def _judge(at: int, heard: list[Heard], draws: list[np.ndarray | None], rows: list[StageRow], names: list[str],
            options: VerifyOptions, task: Task | None, floor: tuple[TensorParity, ...]) -> StageRow:
     stage = heard[at]
-    scores = {k: float(v) for k, v in task.scores(_total(stage)).items()} if task else {}
+    scores = stage.records.scores() if stage.records else {}
     change = _change(at, 0, heard, draws, rows, scores, options, task) if at else None
     step = _change(at, at - 1, heard, draws, rows, scores, options, task) if at else None
-    deadly, alarms = _alarms(at, heard, names)
+    deadly, alarms = alarms_of(at, heard, names, task)
     snr = min((-20 * float(np.log10(p.l2)) if p.l2 else float("inf") for p in stage.parity), default=None)
     status, why = "reference", "what the others are compared with"
     if at:
@@ -264,53 +283,13 @@ def _reach(change: Change, options: VerifyOptions) -> str:
     return ", and the interval reaches beyond: more samples would tell" if far else ""
 
 
-def _alarms(at: int, heard: list[Heard], names: list[str]) -> tuple[bool, list[str]]:
-    """What cannot be right, and whether it settles the verdict."""
-    stage, first, before = heard[at], heard[0], heard[max(at - 1, 0)]
-    alarms, deadly = [], False
-    broken = [n for n in stage.broken if at == 0 or n not in first.broken]
-    if broken:
-        deadly = True
-        alarms.append(f"NaN or infinite outputs in {len(broken)} of {len(names)} samples: {_some(broken, names)}")
-    for name in _stuck(stage, first if at else None):
-        deadly = True
-        alarms.append(f"output {name!r} is the same for all {len(stage.fed)} different inputs")
-    for name, level in stage.flat.items():
-        if at and level and not first.flat.get(name, True):
-            deadly = True
-            alarms.append(f"output {name!r} holds one single value everywhere")
-    if at and stage.found:
-        lost = [n for n, count in enumerate(stage.found) if count == 0 and before.found[n] > 0]
-        if not any(stage.found) and any(first.found):
-            deadly = True
-            alarms.append(f"finds nothing in any of {len(names)} samples, where {first.entry.name!r} found "
-                          f"{sum(first.found)}")
-        elif lost:
-            alarms.append(f"finds nothing in {len(lost)} of {len(names)} samples where {before.entry.name!r} did: "
-                          f"{_some(lost, names)}")
-    return deadly, alarms
-
-
-def _stuck(stage: Heard, first: Heard | None) -> list[str]:
-    """Outputs that do not answer to the input; of the first stage only where none does (some are made constant)."""
-    if len(stage.fed) < 2:
-        return []
-    still = [name for name, prints in stage.seen.items() if len(prints) == 1]
-    if first is None:
-        return still if len(still) == len(stage.seen) else []
-    return [name for name in still if len(first.seen.get(name, ())) > 1]
-
-
-def _some(at: list[int], names: list[str], limit: int = 3) -> str:
-    return ", ".join(names[n] for n in at[:limit]) + (f" and {len(at) - limit} more" if len(at) > limit else "")
-
-
 def _sample_row(n: int, at: int, name: str, heard: list[Heard], task: Task | None) -> SampleRow:
     stages = {stage.entry.name: stage for stage in heard}
+    snr = {key: stage.snr[n] for key, stage in stages.items() if stage.snr}
     return SampleRow(
         at=at, name=name,
         tallies={key: stage.tallies[n] for key, stage in stages.items()} if task else {},
-        scores={key: _main(task, stage.tallies[n]) for key, stage in stages.items()} if task else {},
+        scores={key: stage.alone[n] for key, stage in stages.items()} if task else {},
         found={key: stage.found[n] for key, stage in stages.items()} if task else {},
-        snr_db={key: stage.snr[n] for key, stage in stages.items() if stage.snr},
+        snr_db={key: value for key, value in snr.items() if not np.isnan(value)},
         texts={key: stage.texts[n] for key, stage in stages.items() if stage.texts and stage.texts[n]})

@@ -1,11 +1,14 @@
 """Intervals from resampling."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.evidence import bootstrap
+from kit.evidence.judging import alone, judged
 
 
 def test_every_resample_draws_as_many_samples_as_there_are():
@@ -14,31 +17,48 @@ def test_every_resample_draws_as_many_samples_as_there_are():
     assert (rows.sum(axis=1) == 37).all()
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
-    tallies = np.random.default_rng(0).integers(0, 9, (50, 2))
-    one, again, other = (bootstrap.totals(tallies, 300, seed) for seed in (7, 7, 8))
+@dataclass(frozen=True)
+class Rate:
+    """A task, as far as scoring asks: the first count over the second, and both."""
+
+    def scores(self, totals):
+        return {"rate": totals[0] / totals[1], "first": totals[0], "second": totals[1]}
+
+
+def drawn(tallies, resamples, seed):
+    return bootstrap.scores(judged(Rate(), tallies, ()), len(tallies), resamples, seed)
+
+
+def test_the_same_seed_gives_the_same_scores_and_another_seed_others():
+    tallies = np.random.default_rng(0).integers(1, 9, (50, 2))
+    one, again, other = (drawn(tallies, 300, seed) for seed in (7, 7, 8))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 
 
 def test_blocks_do_not_change_how_many_resamples_there_are(monkeypatch):
     monkeypatch.setattr(bootstrap, "_BLOCK", 100)  # three rows a block
-    assert len(bootstrap.totals(np.ones((30, 1)), 100, seed=0)) == 100
+    assert len(drawn(np.ones((30, 2)), 100, seed=0)) == 100
 
 
 def test_totals_are_the_sums_of_the_samples_drawn():
     tallies = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
-    found = bootstrap.totals(tallies, 200, seed=3)
-    np.testing.assert_allclose(found[:, 1], 10 * found[:, 0])  # columns are drawn together
-    assert found[:, 0].min() >= 3
-    assert found[:, 0].max() <= 9
+    found = drawn(tallies, 200, seed=3)
+    np.testing.assert_allclose(found[:, 2], 10 * found[:, 1])  # counts are drawn together
+    assert found[:, 1].min() >= 3
+    assert found[:, 1].max() <= 9
+
+
+def test_a_sample_alone_is_scored_by_its_own_counts():
+    records = judged(Rate(), [[1.0, 2.0], [3.0, 4.0]], ())
+    assert alone(records, 2) == [0.5, 0.75]
+    assert records.scores() == {"rate": 4 / 6, "first": 4, "second": 6}
 
 
 def test_the_interval_of_a_rate_agrees_with_theory():
     """80 of 100 right: the textbook's standard error is sqrt(0.8 * 0.2 / 100) = 0.04."""
     tallies = np.array([[1.0, 1.0]] * 80 + [[0.0, 1.0]] * 20)
-    values = bootstrap.scores(tallies, lambda t: t[0] / t[1], 20_000, seed=0)
-    low, high = bootstrap.interval(values, 0.95)
+    low, high = bootstrap.interval(drawn(tallies, 20_000, seed=0)[:, 0], 0.95)
     # within a quarter of a standard error: both the percentiles' own noise and the binomial's steps are smaller
     assert low == pytest.approx(0.8 - 1.96 * 0.04, abs=0.01)
     assert high == pytest.approx(0.8 + 1.96 * 0.04, abs=0.01)
