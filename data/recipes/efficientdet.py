@@ -36,7 +36,6 @@ ANCHOR = 2.5  # side of a level's first anchor, in strides
 CHANNELS = 32
 CELLS = 2
 REPEATS = 2  # convolutions of a head before its last one
-MEAN, VARIANCE = (0.485, 0.456, 0.406), (0.229**2, 0.224**2, 0.225**2)
 
 
 def detector(weights: str | Path | None = None) -> keras.Model:
@@ -61,12 +60,10 @@ def detector(weights: str | Path | None = None) -> keras.Model:
 
 
 def build() -> keras.Model:
-    """The detector with random weights."""
+    """The detector with random weights; the backbone divides by 255, its normalisation stays at mean 0, variance 1."""
     image = keras.Input((SIZE, SIZE, 3), name="image")
     backbone = EfficientNet(WIDTH, DEPTH, SIZE, include_top=False, weights=None, input_tensor=image,
                             drop_connect_rate=0.0)
-    normalization = next(layer for layer in backbone.layers if isinstance(layer, layers.Normalization))
-    normalization.set_weights([np.float32(MEAN), np.float32(VARIANCE), np.int64(0)])
     features = [_last(backbone, stage) for stage in (3, 5, 7)]
     for _ in STRIDES[3:]:
         features.append(layers.MaxPooling2D(3, 2, "same")(_narrow(features[-1])))
@@ -155,3 +152,15 @@ def _head(features: list, channels: int, bias: float, name: str) -> list:
 
 def _together(outputs: list, width: int, name: str):
     return layers.Concatenate(axis=1, name=name)([layers.Reshape((-1, width))(part) for part in outputs])
+
+
+def description() -> dict:
+    """What a reader of the raw outputs must know, as ``detection.json`` says it."""
+    anchoring = {"strides": STRIDES, "scales": SCALES, "ratios": RATIOS, "size": ANCHOR, "order": "yxhw"}
+    # the graph divides by 255, as all EfficientNets of keras.applications do
+    plain = {"resize": "stretch", "size": (SIZE, SIZE), "channels": "RGB", "scale": 1.0, "mean": (0, 0, 0),
+             "std": (1, 1, 1), "layout": "NHWC"}
+    return {"format": "kit-detection", "classes": CLASSES, "size": (SIZE, SIZE), "preprocess": plain,
+            "inputs": {"image": "image"}, "outputs": {"scores": "class_logits", "boxes": "box_deltas"},
+            "scores": {"activation": "sigmoid", "classes_axis": 2},
+            "boxes": {"coding": "anchors", "anchors": anchoring}}

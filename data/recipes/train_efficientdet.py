@@ -2,6 +2,7 @@
 
     python data/recipes/train_efficientdet.py --minutes 40 --work /tmp/efficientdet
     python data/recipes/train_efficientdet.py --evaluate     the mAP of what lies in data/models/defects_efficientdet
+    python data/recipes/train_efficientdet.py --export /tmp/efficientdet/last.weights.h5     a checkpoint as SavedModel
 
 Pictures come from ``defects.fresh`` and the committed ``train`` split, flipped both ways at random; ``val`` picks
 nothing and ``test`` is looked at once, at the end. Two CPU cores are enough.
@@ -40,11 +41,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/efficientdet"), help="checkpoints and drawn pictures")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--evaluate", action="store_true")
+    parser.add_argument("--export", type=Path, metavar="WEIGHTS")
     chosen = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(chosen.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if chosen.evaluate:
         print(json.dumps(evaluate(efficientdet.detector(), "test"), indent=1))
+        return
+    if chosen.export:
+        save(efficientdet.detector(chosen.export), efficientdet.FOLDER)
         return
     chosen.work.mkdir(parents=True, exist_ok=True)
     model = train(chosen.minutes, chosen.work)
@@ -159,12 +164,15 @@ def evaluate(model: keras.Model, split: str) -> dict[str, float]:
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(DATA / f"{split}.json"))
+        answer = tf.function(lambda image: model(image, training=False))
         rows = []
         for image in truth.dataset["images"]:
             picture = cv2.imread(str(DATA / "images" / image["file_name"]))[:, :, ::-1]
-            found = model(np.float32(picture)[None], training=False)
+            found = answer(tf.constant(picture[None], tf.float32))
             rows += [(image["id"], x0, y0, x1 - x0, y1 - y0, score, kind + 1) for kind, score, x0, y0, x1, y1 in
                      detections(found["class_logits"][0].numpy(), found["box_deltas"][0].numpy())]
+        if not rows:
+            return dict.fromkeys(("mAP@0.5", "mAP@0.5:0.95", *defects.CLASSES), 0.0)
         judge = COCOeval(truth, truth.loadRes(np.float64(rows).reshape(-1, 7)), "bbox")
         judge.evaluate(), judge.accumulate(), judge.summarize()
     precision = judge.eval["precision"][0, :, :, 0, 2]
@@ -189,13 +197,15 @@ def detections(logits: np.ndarray, deltas: np.ndarray) -> list[tuple[float, ...]
 
 
 def save(model: keras.Model, folder: Path) -> None:
-    """The model as a SavedModel with one signature."""
+    """The model as a SavedModel with one signature, ``serving_default``, and ``detection.json`` beside it."""
     image = tf.TensorSpec((None, efficientdet.SIZE, efficientdet.SIZE, 3), tf.float32, "image")
     serve = tf.function(lambda image: model(image, training=False), input_signature=[image])
     holder = tf.Module()  # Keras's own export writes every variable twice
     holder.trained = [variable.value for variable in model.variables]
-    names = tf.saved_model.SaveOptions(experimental_debug_stripper=True)
-    tf.saved_model.save(holder, str(folder), signatures={"serving_default": serve}, options=names)
+    slim = tf.saved_model.SaveOptions(experimental_debug_stripper=True, experimental_custom_gradients=False)
+    tf.saved_model.save(holder, str(folder), signatures={"serving_default": serve}, options=slim)
+    text = json.dumps(efficientdet.description(), indent=1) + "\n"
+    (folder / "detection.json").write_text(text, encoding="utf-8")
 
 
 def _flipped(picture: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
