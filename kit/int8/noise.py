@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.int8.suppression import as_overlap_sees
 from kit.runner import open_runner
 
 
@@ -37,7 +38,7 @@ class OutputError:
         self._probes = probes
         self._signals: dict[str, float] = {}
         for _, outputs in probes:
-            for name, values in outputs.items():
+            for name, values in as_overlap_sees(outputs, outputs).items():
                 if values.dtype.kind == "f":
                     power = float(np.square(values.astype(np.float64)).sum())
                     self._signals[name] = self._signals.get(name, 0.0) + power
@@ -52,7 +53,7 @@ class OutputError:
         """
         share = 0.0
         for feeds, outputs in self._probes:
-            found = run(feeds)
+            found, outputs = as_overlap_sees(run(feeds), outputs), as_overlap_sees(outputs, outputs)
             for name, signal in self._signals.items():
                 gap = outputs[name].astype(np.float64) - found[name]
                 share += float(np.square(gap).sum()) / (signal or 1.0) / len(self._signals)
@@ -69,6 +70,7 @@ class Noise:
 
     def add(self, reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
         """Take one sample's arrays; only float ones count."""
+        other, reference = as_overlap_sees(other, reference), as_overlap_sees(reference, reference)
         for name, left in reference.items():
             if left.dtype.kind == "f":
                 a, b = left.astype(np.float64), other[name].astype(np.float64)

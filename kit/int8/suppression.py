@@ -1,12 +1,13 @@
 """Where to look at the error of a graph that suppresses boxes: at what goes into its NonMaxSuppression.
 
 What comes out is a list: its length follows from the values, and two boxes that change places differ in every number.
-Ranked by that, all layers cost alike; by the boxes and scores that go in, the dear ones stand out.
+Ranked by that, all layers cost alike; by the boxes and scores that go in, the dear ones stand out. Boxes are looked at
+as overlap sees them: a corner's error counts against the size of its own box, and a box as much as its score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from kit.model import Model
 from kit.weights_file import read_light
 
 Probe = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
-_INPUTS = ("boxes", "scores")
+_CORNERS, _CENTRES, _SCORES = "boxes", "centred boxes", "scores"
+_BEFORE = " into suppression "
 
 
 def suppresses(proto: Any) -> bool:
@@ -36,12 +38,41 @@ def looked_at_before(proto: Any) -> Any:
         return proto
     del proto.graph.output[:]
     for at, node in enumerate(found):
-        for what, tensor in zip(_INPUTS, node.input, strict=False):
-            name = f"{what} into suppression {at}"
+        centred = any(a.name == "center_point_box" and a.i for a in node.attribute)
+        for what, tensor in zip((_CENTRES if centred else _CORNERS, _SCORES), node.input, strict=False):
+            name = f"{what}{_BEFORE}{at}"
             proto.graph.node.add(op_type="Identity", name=name, input=[tensor], output=[name])
             value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, None, None])
             proto.graph.output.append(value)
     return proto
+
+
+def as_overlap_sees(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
+                    ) -> Mapping[str, np.ndarray]:
+    """Outputs with boxes as distances from the reference's centres, in sizes of its boxes, times the root of the score.
+
+    Args:
+        outputs: float or INT8 answers; boxes [N, A, 4], scores [N, C, A]. Those of another graph come back as they are.
+        reference: the float answers to the same feed.
+    """
+    seen = dict(outputs)
+    for name in outputs:
+        what, before, at = name.partition(_BEFORE)
+        if not before or what == _SCORES:
+            continue
+        boxes, own = (_corners(side[name].astype(np.float64), what) for side in (reference, outputs))
+        weight = np.sqrt(np.clip(reference[f"{_SCORES}{_BEFORE}{at}"].astype(np.float64).max(axis=1), 0, None))
+        low, high = boxes[..., :2], boxes[..., 2:]
+        size = np.maximum(np.sqrt(np.abs(np.prod(high - low, axis=-1))), 1e-6)
+        centre = np.concatenate([low + high, low + high], axis=-1) / 2
+        seen[name] = ((own - centre) * (weight / size)[..., None]).astype(np.float32)
+    return seen
+
+
+def _corners(boxes: np.ndarray, what: str) -> np.ndarray:
+    if what == _CORNERS:
+        return boxes
+    return np.concatenate([boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2], axis=-1)
 
 
 def behind(proto: Any) -> set[str]:

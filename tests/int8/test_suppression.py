@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import kit
-from kit.int8.suppression import behind, looked_at_before, suppresses
+from kit.int8.suppression import as_overlap_sees, behind, looked_at_before, suppresses
 from kit.model import read
 
 
@@ -94,3 +94,29 @@ def test_layer_errors_leave_out_what_lies_behind(detector):
     errors = kit.layer_errors(model, quantized, samples)
     assert "d" in {row.tensor for row in errors.rows}
     assert not {"kept", "rows"} & {row.tensor for row in errors.rows}
+
+
+def test_a_pixel_counts_more_on_a_small_box_and_on_a_likely_one():
+    boxes = np.float32([[[10, 10, 20, 20], [100, 100, 200, 200], [50, 50, 60, 60]]])
+    scores = np.float32([[[0.9, 0.9, 0.1]]])
+    right = {"boxes into suppression 0": boxes, "scores into suppression 0": scores}
+    seen = as_overlap_sees(right, right)["boxes into suppression 0"]
+    moved = as_overlap_sees({**right, "boxes into suppression 0": boxes + 1}, right)["boxes into suppression 0"]
+    small, large, unlikely = np.abs(moved - seen)[0, :, 0]
+    assert small == pytest.approx(np.sqrt(0.9) / 10)
+    assert large == pytest.approx(np.sqrt(0.9) / 100)
+    assert unlikely == pytest.approx(np.sqrt(0.1) / 10)
+
+
+def test_centred_boxes_are_seen_as_their_corners():
+    corners = {"boxes into suppression 0": np.float32([[[10, 20, 30, 60]]]),
+               "scores into suppression 0": np.float32([[[1.0]]])}
+    centred = {"centred boxes into suppression 0": np.float32([[[20, 40, 20, 40]]]),
+               "scores into suppression 0": np.float32([[[1.0]]])}
+    one, two = as_overlap_sees(corners, corners), as_overlap_sees(centred, centred)
+    assert np.allclose(one["boxes into suppression 0"], two["centred boxes into suppression 0"])
+
+
+def test_outputs_of_other_graphs_are_left_alone():
+    outputs = {"boxes": np.ones((2, 4), np.float32)}
+    assert as_overlap_sees(outputs, outputs)["boxes"] is outputs["boxes"]
