@@ -23,7 +23,7 @@ _HOME = {  # public name -> the module that defines it
     "why_not_faster": "int8.integer_kernels",
     "search": "searching", "SearchOptions": "searching", "Found": "searching",
     "compile": "compilation", "CompileOptions": "compilation", "Compiled": "compilation",
-    "BundleOptions": "ascend.bundling.bundle",
+    "BundleOptions": "ascend.bundling.bundle", "SavedModelOptions": "compiling.saved",
     "verify": "verification", "VerifyOptions": "verification", "Verdict": "verification",
     "benchmark": "benchmarking", "BenchmarkOptions": "benchmarking", "Benchmark": "benchmarking",
     "report": "reporting", "ReportOptions": "reporting", "Report": "reporting",
@@ -38,7 +38,7 @@ _HOME = {  # public name -> the module that defines it
     "StaleResult": "errors", "ToolFailed": "errors", "WorkerDied": "errors",
     "Cancelled": "progress", "Tick": "progress",
 }  # fmt: skip
-_ROOMS = ("ascend", "charts", "families", "record", "targets", "teach", "ui", "worker")
+_ROOMS = ("ascend", "charts", "environments", "families", "record", "serving", "targets", "teach", "ui", "worker")
 
 __all__ = [*_HOME, *_ROOMS]
 

@@ -3,8 +3,9 @@
 For ONNX Runtime that is the graph as the runtime itself rewrites it, for OpenVINO its own format; with both come the
 session settings it should run with, a manifest (hashes, inputs, the equal call, versions) and a script that needs
 nothing but the runtime and numpy. Before anything is kept, the compiled model's answers are compared with those of the
-model it was made from. ``target="cpu"`` searches first and compiles what it picked. For an Ascend chip, whose compiler
-is seldom here, it writes a bundle that one command finishes on the box.
+model it was made from. ``target="cpu"`` searches first and compiles what it picked. ``target="savedmodel"`` writes a
+version directory as TensorFlow Serving takes it. For an Ascend chip, whose compiler is seldom here, it writes a bundle
+that one command finishes on the box.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from kit.ascend.bundling.bundle import BundleOptions, script_parts
-from kit.compiling import ascend, onnxruntime, openvino
+from kit.compiling import ascend, onnxruntime, openvino, savedmodel
 from kit.compiling.result import SEARCHED, Compiled, CompileOptions, SessionSettings
+from kit.compiling.saved import SAVED, SavedModelOptions
 from kit.errors import BadInput
 from kit.evidence.entries import versions
 from kit.inspection.graph import onnx_source
@@ -25,23 +27,25 @@ from kit.model import Model
 from kit.options import expect
 from kit.progress import Report, part, silent
 from kit.record import run_stage
+from kit.source import recognise
 
-__all__ = ["BundleOptions", "CompileOptions", "Compiled", "SessionSettings", "compile"]
+__all__ = ["BundleOptions", "CompileOptions", "Compiled", "SavedModelOptions", "SessionSettings", "compile"]
 
 VERSION = 2
 _MAKERS = {"onnxruntime": onnxruntime.make, "openvino": openvino.make}
 
 
-def compile(model: Any, options: CompileOptions | BundleOptions = CompileOptions(), *,  # noqa: B008
+def compile(model: Any, options: CompileOptions | BundleOptions | SavedModelOptions = CompileOptions(), *,  # noqa: B008
             samples: Any = None, calibration: Any = None, sensitivity: Any = None, metric: Any = None,
             runs: Path | str | None = None, report: Report = silent) -> Compiled:
     """Compile a model for a target.
 
     Args:
         model: an .onnx file, a Model, or a result that carries one.
-        options: the target, the level of rewriting, the session settings; BundleOptions for an Ascend chip.
+        options: the target, the level of rewriting, the session settings; BundleOptions for an Ascend chip,
+            SavedModelOptions for TensorFlow.
         samples: for target cpu: what to calibrate by and to time with. For an Ascend chip: where golden inputs and
-            calibration data come from.
+            calibration data come from. For a SavedModel: what the answers are compared on.
         calibration: for target cpu: a ready one, instead of samples. For an Ascend chip: where tensors leave the range
             of 16 bits, their nodes stay in float.
         sensitivity: for an Ascend chip: of ``kit.sensitivity``; its dearest layers stay in float.
@@ -56,7 +60,8 @@ def compile(model: Any, options: CompileOptions | BundleOptions = CompileOptions
         BadInput: the file cannot be read, the disk cannot be written, target cpu was given nothing to search by, or
             sizes, flags or AIPP do not fit the model.
         UnsupportedModel: the runtime refuses the model, or the audit for an Ascend chip finds errors.
-        ToolFailed: an ``atc`` that is here refuses the model; says which node and what to do.
+        MissingTool: a SavedModel needs an environment that is not made and may not be, or TensorFlow is missing.
+        ToolFailed: ``atc`` or onnx2tf refuses the model; says which node and what to do.
     """
     make = _KINDS.get(type(options))
     if make is None:
@@ -68,6 +73,9 @@ def _compiled(model: Any, options: CompileOptions, samples: Any, calibration: An
               runs: Path | str | None, report: Report) -> Compiled:
     if options.target == SEARCHED:
         return _searched(model, options, samples if calibration is None else calibration, metric, runs, report)
+    if options.target == SAVED:
+        asked = SavedModelOptions(bind=options.bind, checks=options.checks, threads=options.threads)
+        return _saved(model, asked, samples, calibration, sensitivity, metric, runs, report)
     if options.target not in _MAKERS:
         asked = BundleOptions(target=options.target, shapes=options.bind, threads=options.threads)
         return _bundled(model, asked, samples, calibration, sensitivity, metric, runs, report)
@@ -97,7 +105,23 @@ def _bundled(model: Any, options: BundleOptions, samples: Any, calibration: Any,
                                             "script": script_parts(), "runtime": _runtime("onnxruntime")})
 
 
-_KINDS: dict[type, Callable[..., Compiled]] = {CompileOptions: _compiled, BundleOptions: _bundled}
+def _saved(model: Any, options: SavedModelOptions, samples: Any, calibration: Any, sensitivity: Any, metric: Any,
+           runs: Path | str | None, report: Report) -> Compiled:
+    # What is called stays as it is, so it may be of a kind that other targets do not start from.
+    source, opened = (_opened(model) if options.how == "convert" or not isinstance(model, Compiled)
+                      else (recognise(model.model), model.model))
+    given = samples if samples is None or hasattr(samples, "digest") else list(samples)
+
+    def work(folder: Path, report: Report) -> Compiled:
+        return savedmodel.make(opened, source.name, folder, options, report, artefact=model, samples=samples)
+
+    return run_stage("compile", Compiled, work, options=options, name=source.name, version=VERSION, runs=runs,
+                     report=report, inputs={"model": opened, "artefact": recognise(model), "samples": given,
+                                            "runtime": versions("tensorflow-cpu", "tensorflow")})
+
+
+_KINDS: dict[type, Callable[..., Compiled]] = {CompileOptions: _compiled, BundleOptions: _bundled,
+                                               SavedModelOptions: _saved}
 
 
 def _opened(model: Any) -> tuple[Any, Model]:

@@ -22,6 +22,7 @@ from kit.preflight import cpu_features
 
 if TYPE_CHECKING:
     from kit.compiling.result import Compiled, CompileOptions
+    from kit.compiling.saved import SavedModelOptions
 
 # How each runtime opens the model and gives its answers; the rest of the script is the same.
 _OPEN = {
@@ -36,6 +37,9 @@ session = ort.InferenceSession(str(here / settings["model"]), options, providers
     "openvino": '''core = ov.Core()
 model = core.compile_model(str(here / settings["model"]), settings["device"], settings["properties"])
 ''',
+    "tensorflow": '''model = tf.saved_model.load(str(here / settings["model"]))
+run = model.signatures[settings["signature"]]
+''',
 }
 _ANSWER = {
     "onnxruntime": '''names = [output.name for output in session.get_outputs()]
@@ -43,8 +47,18 @@ answers = dict(zip(names, session.run(names, feeds)))
 ''',
     "openvino": '''answers = {output.get_any_name(): answer for output, answer in model(feeds).items()}
 ''',
+    "tensorflow": '''answers = {name: value.numpy()
+           for name, value in run(**{name: tf.constant(feed) for name, feed in feeds.items()}).items()}
+''',
 }
-_IMPORT = {"onnxruntime": "import onnxruntime as ort", "openvino": "import openvino as ov"}
+_IMPORT = {"onnxruntime": "import onnxruntime as ort", "openvino": "import openvino as ov",
+           "tensorflow": "import tensorflow as tf"}
+# What goes before that for a SavedModel that calls an artefact: its function is registered by the loader beside it.
+_REGISTER = '''sys.path.insert(0, str(here / settings["model"] / "assets.extra"))
+import kit_call  # noqa: E402
+
+kit_call.register(here / settings["model"] / "assets.extra")
+'''
 SCRIPT = '''"""Run {file} with {runtime} and numpy alone: python run.py [feeds.npz [answers.npz]]"""
 import json
 import sys
@@ -69,19 +83,24 @@ if len(sys.argv) > 2:
 '''
 
 
-def write_files(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...]], options: CompileOptions) -> None:
+def write_files(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...]],
+                options: CompileOptions | SavedModelOptions) -> None:
     """Write session.json, run.py and, last because it speaks of the others, manifest.json."""
     folder, runtime = compiled.manifest.parent, compiled.settings.runtime
     session = _session(compiled)
     _write(folder / "session.json", json.dumps(session, indent=1) + "\n")
-    _write(compiled.script, SCRIPT.format(file=compiled.file.name, runtime=runtime, imports=_IMPORT[runtime],
-                                          open=_OPEN[runtime], answer=_ANSWER[runtime]))
+    first = _REGISTER if compiled.saved and compiled.saved.how == "call" else ""
+    _write(compiled.script, SCRIPT.format(file=session["model"], runtime=runtime, imports=_IMPORT[runtime],
+                                          open=first + _OPEN[runtime], answer=_ANSWER[runtime]))
     _write(compiled.manifest, json.dumps(_manifest(compiled, source, sizes, options, session), indent=1,
                                          ensure_ascii=False) + "\n")
 
 
 def _session(compiled: Compiled) -> dict[str, Any]:
     settings = compiled.settings
+    if compiled.saved:
+        return {"model": compiled.file.relative_to(compiled.manifest.parent).as_posix(), "threads": settings.threads,
+                "signature": compiled.saved.signature, "layout": {**compiled.saved.inputs, **compiled.saved.outputs}}
     if settings.runtime == "openvino":
         asked = {"INFERENCE_PRECISION_HINT": settings.precision} if settings.precision != "auto" else {}
         return {"model": compiled.file.name, "threads": settings.threads, "device": settings.providers[0],
@@ -95,11 +114,11 @@ def _session(compiled: Compiled) -> dict[str, Any]:
             "spinning": settings.spinning, "entries": entries(settings.spinning)}
 
 
-def _manifest(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...]], options: CompileOptions,
-              session: dict[str, Any]) -> dict[str, Any]:
+def _manifest(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...]],
+              options: CompileOptions | SavedModelOptions, session: dict[str, Any]) -> dict[str, Any]:
     import dataclasses
 
-    changed = [f"{f.name}={getattr(options, f.name)!r}" for f in dataclasses.fields(options)
+    changed = [f"{f.name}={_shown(getattr(options, f.name))}" for f in dataclasses.fields(options)
                if getattr(options, f.name) != f.default]
     return {
         "format": "migration-notebook-kit compiled model",
@@ -108,7 +127,7 @@ def _manifest(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...
         "level": compiled.level,
         "portable": compiled.portable,
         "source": _file(source.path, external_files(source.path)),
-        "artefact": _file(compiled.file, _beside(compiled)),
+        "artefact": _file(compiled.file / "saved_model.pb" if compiled.saved else compiled.file, _beside(compiled)),
         "inputs": [{"name": s.name, "dtype": s.dtype, "shape": list(s.shape), "example": list(sizes[s.name])}
                    for s in source.inputs],
         "outputs": [{"name": s.name, "dtype": s.dtype, "shape": list(s.shape)} for s in source.outputs],
@@ -116,9 +135,13 @@ def _manifest(compiled: Compiled, source: Model, sizes: dict[str, tuple[int, ...
         "parity": {"verdict": compiled.verdict, "reference": compiled.reference,
                    "outputs": [{"name": row.name, "max_abs": row.max_abs, "relative": row.relative, "l2": row.l2,
                                 "cosine": row.cosine} for row in compiled.parity]},
-        "command": f"kit.compile({source.path.name!r}, kit.CompileOptions({', '.join(changed)}))",
+        "command": f"kit.compile({source.path.name!r}, kit.{type(options).__name__}({', '.join(changed)}))",
         "environment": environment(),
     }
+
+
+def _shown(value: Any) -> str:
+    return repr(value.name if isinstance(value, Path) else value)  # a manifest names no folder
 
 
 def environment() -> dict[str, Any]:
@@ -135,6 +158,8 @@ def environment() -> dict[str, Any]:
 
 
 def _beside(compiled: Compiled) -> list[Path]:
+    if compiled.saved:
+        return sorted(file for file in compiled.file.rglob("*") if file.is_file() and file.name != "saved_model.pb")
     return [compiled.artifact.with_suffix(".bin")] if compiled.artifact else external_files(compiled.file)
 
 

@@ -187,8 +187,9 @@ def known_bad(installed: Mapping[str, str]) -> list[Problem]:
     from packaging.specifiers import SpecifierSet
 
     have = {_canonical(name): version for name, version in installed.items()}
-    if "paddlepaddle-gpu" in have:
-        have.setdefault("paddlepaddle", have["paddlepaddle-gpu"])
+    for plain, other in (("paddlepaddle", "paddlepaddle-gpu"), ("tensorflow", "tensorflow-cpu")):
+        if other in have:
+            have.setdefault(plain, have[other])
     found = []
     for row in table():
         found_here = {name: have.get(_canonical(name)) for name in row["when"]}

@@ -29,6 +29,9 @@ RUNTIMES: dict[str, tuple[tuple[str, ...], str, str | None]] = {
     "openvino": (("onnx", "openvino"), "openvino.OpenVino", None),
     "paddle": (("paddle",), "paddle.PaddleInference", "paddle"),
     "tensorflow": (("savedmodel",), "tensorflow.SavedModel", "tensorflow"),
+    "keras": (("keras",), "keras.KerasModel", "tensorflow"),
+    "graphdef": (("graphdef",), "tensorflow.FrozenGraph", "tensorflow"),
+    "tflite": (("tflite",), "tflite.TFLite", "tensorflow"),
     "acl": (("om",), "acl.Acl", "acl"),  # pyACL is initialised once a process
 }
 
@@ -38,14 +41,14 @@ def open_runner(artifact: Any, *, runtime: str | None = None, threads: int | Non
     """Open a model for running; use it in a ``with`` block.
 
     Args:
-        artifact: an .onnx file, a Paddle inference folder, an OpenVINO .xml, a SavedModel folder, an .om, a Model, or a
-            result that carries one.
+        artifact: an .onnx file, a Paddle inference folder, an OpenVINO .xml, a SavedModel folder, a .keras, .h5, frozen
+            .pb or .tflite file, an .om, a Model, or a result that carries one.
         runtime: ``"onnxruntime"`` or ``"openvino"`` for an .onnx file; by default what the artefact says, or what its
             kind is run with.
         threads: of one run; by default what the artefact says, or 2.
         isolated: in a process of its own even where that is not needed: its memory can then be measured.
         settings: of the runtime, see its class: ``providers`` and ``graph_level`` for ONNX Runtime, ``precision`` for
-            OpenVINO, ``onednn`` for Paddle Inference, ``signature`` for TensorFlow, ``device`` for pyACL.
+            OpenVINO, ``onednn`` for Paddle Inference, ``signature`` for a SavedModel or TFLite, ``device`` for pyACL.
 
     Raises:
         BadInput: no such artefact or runtime, one that does not take it, or an unknown setting.

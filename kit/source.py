@@ -1,4 +1,4 @@
-"""What lies at a path: an ONNX file, a Paddle inference model, an OpenVINO model, a TensorFlow SavedModel, an .om."""
+"""What lies at a path: an ONNX file, or a model of Paddle, TensorFlow, TFLite, Keras, OpenVINO or an Ascend chip."""
 
 from __future__ import annotations
 
@@ -15,19 +15,30 @@ KINDS = {
     "paddle": "a Paddle inference folder (inference.json or *.pdmodel, with *.pdiparams), or its graph file",
     "openvino": "an OpenVINO model (.xml with its .bin)",
     "savedmodel": "a TensorFlow SavedModel folder (saved_model.pb)",
+    "keras": "a Keras model (.keras or .h5)",
+    "graphdef": "a frozen TensorFlow graph (.pb)",
+    "tflite": "a TFLite model (.tflite)",
     "om": "an .om that ATC built for an Ascend chip",
 }
 
 NAMES = {"paddle": "a Paddle model", "openvino": "an OpenVINO model", "savedmodel": "a TensorFlow SavedModel",
+         "keras": "a Keras model", "graphdef": "a frozen TensorFlow graph", "tflite": "a TFLite model",
          "om": "an .om for an Ascend chip"}
+
+#: Files that are a whole model by themselves: ending -> kind.
+ENDINGS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".pb": "graphdef", ".tflite": "tflite", ".om": "om"}
+# How such a file begins, where that is fixed: at which byte, and what stands there.
+_MAGIC = {".keras": (0, b"PK"), ".h5": (0, b"\x89HDF"), ".hdf5": (0, b"\x89HDF"), ".tflite": (4, b"TFL3")}
 
 BUNDLE = "bundle.json"
 
+_EXPORT = "export it first with kit.export({path!r})"
+#: Kinds that kit.export takes, besides ONNX files and factories.
+EXPORTABLE = ("paddle", "savedmodel", "keras", "graphdef", "tflite")
 #: What to do where only an ONNX model will do.
 TO_ONNX = {
-    "paddle": "export it first with kit.export({path!r})",
+    **dict.fromkeys(EXPORTABLE, _EXPORT),
     "openvino": "OpenVINO's format does not lead back: give the ONNX model that it was compiled from",
-    "savedmodel": "convert it with tf2onnx (python -m tf2onnx.convert --saved-model FOLDER --output FILE --opset 17)",
     "om": "an .om does not lead back: give the ONNX model that atc built it from",
 }
 
@@ -104,10 +115,10 @@ def recognise(thing: Any) -> Source:
         return _paddle(path, path)
     if path.suffix == ".xml":
         return _openvino(path, path)
-    if path.suffix == ".om" and path.is_file():
-        return Source("om", path, path)
     if path.name == "saved_model.pb":
         return _in_folder(path.parent)
+    if path.suffix in ENDINGS and path.is_file():
+        return _single(path, path)
     if path.suffix == ".pdiparams":
         return _in_folder(path.parent)
     state = "is of no known kind" if path.exists() else "does not exist"
@@ -120,7 +131,8 @@ def _in_folder(folder: Path) -> Source:
     if saved.is_file():
         variables = folder / "variables"
         return Source("savedmodel", folder, saved, variables if variables.is_dir() else None)
-    graphs = [p for pattern in ("inference.json", "inference.pdmodel", "*.pdmodel", "*.json", "*.onnx", "*.xml")
+    graphs = [p for pattern in ("inference.json", "inference.pdmodel", "*.pdmodel", "*.json", "*.onnx", "*.xml",
+                                  "*.tflite", "*.keras")
               for p in sorted(folder.glob(pattern)) if p.suffix != ".json" or _is_pir(p)]
     if not graphs:
         present = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
@@ -129,7 +141,20 @@ def _in_folder(folder: Path) -> Source:
     graph = graphs[0]
     if graph.suffix == ".onnx":
         return Source("onnx", folder, graph)
+    if graph.suffix in ENDINGS:
+        return _single(folder, graph)
     return _openvino(folder, graph) if graph.suffix == ".xml" else _paddle(folder, graph)
+
+
+def _single(path: Path, graph: Path) -> Source:
+    at, magic = _MAGIC.get(graph.suffix, (0, b""))
+    with graph.open("rb") as stream:
+        stream.seek(at)
+        begin = stream.read(len(magic))
+    if begin != magic:
+        raise BadInput(f"{graph} is not {KINDS[ENDINGS[graph.suffix]]}: it begins with {begin!r}.",
+                       remedy="copy or save it again; a large file fetched with git may be a pointer of Git LFS")
+    return Source(ENDINGS[graph.suffix], path, graph)
 
 
 def _paddle(path: Path, graph: Path) -> Source:

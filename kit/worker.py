@@ -149,7 +149,8 @@ class Process:
             self.kill()
             raise
         if kind == "error":
-            raise value
+            made, what, remedy, detail = value
+            raise made(what, remedy=remedy, detail=detail)
         return value
 
     def make(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -293,7 +294,9 @@ def _answer(pipe: Connection, call: bytes) -> bytes:
             kwargs["report"] = _Throttled(pipe)
         return pickle.dumps(("value", function(*args, **kwargs)))
     except BaseException as error:
-        return pickle.dumps(("error", _as_kit_error(error)))
+        # Its words only: TensorFlow makes pickle take an exception's causes along, and this process would import it.
+        said = _as_kit_error(error)
+        return pickle.dumps(("error", (type(said), said.what, said.remedy, said.detail)))
 
 
 class _Throttled:

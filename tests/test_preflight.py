@@ -46,6 +46,11 @@ def test_here_is_no_known_bad_pair():
     ({"onnxruntime": "1.18.1"}, (), ("error", ("onnxruntime 1.18.1", "numpy 2.4.6"))),
     ({"onnxruntime-gpu": "1.31.1"}, (), ("warning", ("onnxruntime 1.31.1", "onnxruntime-gpu 1.31.1"))),
     ({"paddle2onnx": "2.0.1"}, (), ("warning", ("paddlepaddle 3.2.2", "paddle2onnx 2.0.1"))),
+    ({"tf2onnx": "1.16.1"}, (), ("error", ("tf2onnx 1.16.1", "numpy 2.4.6"))),
+    ({"tf2onnx": "1.16.1", "tensorflow-cpu": "2.16.1"}, (), ("warning", ("tf2onnx 1.16.1", "tensorflow 2.16.1"))),
+    ({"tf2onnx": "1.17.0", "tensorflow": "2.21.0"}, (), ("note", ("tf2onnx 1.17.0", "tensorflow 2.21.0"))),
+    ({"tf2onnx": "1.15.1", "protobuf": "4.25.8"}, (), ("note", ("tf2onnx 1.15.1", "protobuf 4.25.8"))),
+    ({"keras": "3.15.1"}, (), ("note", ("keras 3.15.1",))),
 ])
 def test_a_bad_pair_is_known(changes, without, expected):
     assert expected in severities(changes, without)

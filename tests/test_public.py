@@ -15,8 +15,8 @@ import kit
 HOME = Path(kit.__file__).parent
 HEAVY = ("onnx", "onnxruntime", "paddle", "tensorflow", "torch", "openvino", "plotly", "matplotlib", "ipywidgets",
          "cv2", "numba", "pandas")
-GROUND = {"card", "comparison", "errors", "model", "need", "options", "progress", "record", "runner", "runtimes",
-          "samples", "source", "weights_file", "worker"}
+GROUND = {"card", "comparison", "environments", "errors", "model", "need", "options", "progress", "record", "runner",
+          "runtimes", "samples", "source", "weights_file", "worker"}
 
 
 def test_importing_the_kit_loads_nothing_but_the_standard_library():

@@ -10,6 +10,8 @@ from kit.comparison import EQUAL, FAILED
 from kit.exporting.result import Exported
 from kit.need import need
 
+_SOURCES = {"paddle": "Paddle", "dygraph": "Paddle", "onnx": "as given", "savedmodel": "TensorFlow",
+            "keras": "TensorFlow", "graphdef": "TensorFlow", "tflite": "TFLite"}
 _FLOOR = 1e-9  # a log axis has no zero: an exact match is drawn here
 
 
@@ -22,7 +24,7 @@ def operator_map(exported: Exported, most: int = 20) -> Chart:
     """
     go = need("plotly.graph_objects", to="draw a chart", extra="ui")
     subplots = need("plotly.subplots", to="draw a chart", extra="ui")
-    label = {"paddle": "Paddle", "dygraph": "Paddle", "onnx": "as given"}[exported.kind]
+    label = _SOURCES[exported.kind]
     sides = [(f"{label}: {sum(exported.operators_source.values())} operators", _most(exported.operators_source, most)),
              (f"ONNX opset {exported.opset}: {sum(exported.operators_onnx.values())} operators",
               _most(exported.operators_onnx, most))]
@@ -44,7 +46,8 @@ def operator_map(exported: Exported, most: int = 20) -> Chart:
 def export_parity(exported: Exported) -> Chart:
     """Largest relative difference of each output, on a log axis with the two limits as lines."""
     go = need("plotly.graph_objects", to="draw a chart", extra="ui")
-    groups = [(title, rows) for title, rows in (("layer against saved model", exported.dygraph_parity),
+    layer = "Keras model against SavedModel" if exported.kind == "keras" else "layer against saved model"
+    groups = [(title, rows) for title, rows in ((layer, exported.dygraph_parity),
                                                 ("source against ONNX", exported.parity)) if rows]
     names = list(dict.fromkeys(row.name for _, rows in groups for row in rows))
     figure = go.Figure()

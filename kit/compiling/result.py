@@ -11,6 +11,7 @@ from kit import targets
 from kit.ascend.bundling.bundle import Bundled
 from kit.card import Card, Table, bytes_text
 from kit.comparison import CAUSES, PARITY_COLUMNS, Parity, TensorParity
+from kit.compiling.saved import SAVED, Saved
 from kit.errors import BadInput, unknown
 from kit.model import Model
 from kit.options import Help, Options, Range
@@ -27,9 +28,10 @@ SLOWEST = 10  # layers shown
 class CompileOptions(Options):
     """How to compile. Threads and spinning are for running, and go into the session settings."""
 
-    target: Annotated[Literal["onnxruntime", "openvino", "cpu", *targets.ascend.NAMES], Help(  # type: ignore[valid-type]
-        "What to compile for. cpu: search for the fastest artefact here that is accurate enough. An Ascend chip: a "
-        "bundle that one command finishes on the box; BundleOptions says more about it.")] = "onnxruntime"
+    target: Annotated[Literal["onnxruntime", "openvino", "savedmodel", "cpu", *targets.ascend.NAMES], Help(  # type: ignore[valid-type]
+        "What to compile for. cpu: search for the fastest artefact here that is accurate enough. savedmodel: a version "
+        "directory for TensorFlow Serving; SavedModelOptions says more. An Ascend chip: a bundle that one command "
+        "finishes on the box; BundleOptions says more.")] = "onnxruntime"
     level: Annotated[Literal["basic", "extended", "all"], Help(
         "How far ONNX Runtime rewrites the stored graph. basic: standard operators only. extended: its own fused "
         "operators too, any processor. all: also the memory layout of this processor; another one may refuse it."
@@ -46,9 +48,10 @@ class CompileOptions(Options):
 
     def __post_init__(self) -> None:
         name = self.target.strip().lower()
-        if name not in (SEARCHED, *targets.NAMES) and not targets.ascend.is_ours(name):  # answered with the closest
-            raise unknown("target", self.target, (SEARCHED, *targets.NAMES))
-        object.__setattr__(self, "target", name if name == SEARCHED else targets.known(name))
+        own = (SEARCHED, SAVED)  # targets of compile alone: there is nothing to audit for them
+        if name not in (*own, *targets.NAMES) and not targets.ascend.is_ours(name):  # answered with the closest
+            raise unknown("target", self.target, (*own, *targets.NAMES))
+        object.__setattr__(self, "target", name if name in own else targets.known(name))
         super().__post_init__()
 
 
@@ -99,6 +102,7 @@ class Compiled(Card):
         layers: what the runtime made of the model, with times on this machine; empty when it was not asked.
         trials: of the search that chose this artefact: candidate, speed, loss, verdict.
         bundle: for an Ascend chip: what was prepared, and whether it was built here; None otherwise.
+        saved: for a SavedModel: its signature, layout, batch and what it needs; None otherwise.
     """
 
     model: Model
@@ -123,6 +127,7 @@ class Compiled(Card):
     trials: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     provenance: Provenance | None = field(default=None, compare=False)
     bundle: Bundled | None = None
+    saved: Saved | None = None
 
     def __bool__(self) -> bool:
         return self.verdict != "failed"
@@ -134,6 +139,8 @@ class Compiled(Card):
         threads = {"threads": self.settings.threads} if self.target == SEARCHED else {}
         if self.bundle:
             return {}
+        if self.saved:
+            return {"threads": self.settings.threads, "runtime": "tensorflow", "signature": self.saved.signature}
         if self.settings.runtime == "openvino":
             return {**threads, "runtime": "openvino", "precision": self.settings.precision}
         return {**threads, "providers": list(self.settings.providers), "graph_level": self.settings.graph_level,
@@ -148,6 +155,8 @@ class Compiled(Card):
         said = {"equal": "same answers", "warning": "nearly the same answers", "failed": "DIFFERENT answers"}
         if self.bundle:
             return self.bundle.title() + (f"; {said['failed']}" if self.verdict == "failed" else "")
+        if self.saved:
+            return f"{self.saved.title()}: {said[self.verdict]}"
         how = f"level {self.level}" if self.level else f"precision {self.settings.precision}"
         return f"{self.file.name} for {self.target}, {how}: {said[self.verdict]}"
 
@@ -156,11 +165,15 @@ class Compiled(Card):
         if self.bundle:
             return {**self.bundle.facts(), "model": self.reference,
                     **({"note": " ".join(self.notes)} if self.notes else {})}
+        compared = self.reference + " at " + "; ".join(f"{k}={v}" for k, v in self.measured_at.items())
+        if self.saved:
+            return {"size": f"{bytes_text(self.size_before)} -> {bytes_text(self.size)}", **self.saved.facts(),
+                    "compared with": compared, **({"note": " ".join(self.notes)} if self.notes else {})}
         return {
             "nodes": f"{before} -> {after}",
             "size": f"{bytes_text(self.size_before)} -> {bytes_text(self.size or self.model.size)}",
             "runs with": self._how(),
-            "compared with": self.reference + " at " + "; ".join(f"{k}={v}" for k, v in self.measured_at.items()),
+            "compared with": compared,
             "moves to another processor": "yes" if self.portable else "no: it holds the memory layout of this one",
             **({"note": " ".join(self.notes)} if self.notes else {}),
         }
@@ -173,6 +186,8 @@ class Compiled(Card):
         made = [Table(f"Answers, {what} against source", PARITY_COLUMNS, tuple(row.row() for row in self.parity))]
         if self.bundle:
             made = [*self.bundle.tables(), *(made if self.parity else [])]
+        if self.saved:
+            return [*made, *self.saved.tables(self.verdict)]
         if self.at_precision:
             made.append(Table("Answers as it will run, against the same in FP32", PARITY_COLUMNS[:-1],
                               tuple(row.row()[:-1] for row in self.at_precision)))

@@ -132,7 +132,7 @@ def version(proto: Any) -> int:
 def operators(proto: Any) -> dict[str, int]:
     """How often each operator occurs, inside branches and loops too, most frequent first."""
     counts = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-                     for graph in _graphs(proto.graph) for node in graph.node)
+                     for graph in graphs(proto.graph) for node in graph.node)
     return dict(counts.most_common())
 
 
@@ -142,7 +142,7 @@ def unknown_operators(proto: Any) -> tuple[Unsupported, ...]:
 
     opset, local = version(proto), {(f.domain, f.name) for f in proto.functions}
     found: dict[str, list[Any]] = {}
-    for graph in _graphs(proto.graph):
+    for graph in graphs(proto.graph):
         for node in graph.node:
             domain = "" if node.domain == "ai.onnx" else node.domain
             lacking = domain not in _WITH_RUNTIME or (not domain and not _defined(onnx, node.op_type, opset))
@@ -271,11 +271,12 @@ def name_axes(proto: Any, inputs: Sequence[TensorSpec]) -> None:
                 dim.dim_param = _plain(value.name, at)
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
+def graphs(graph: Any) -> Iterator[Any]:
+    """A graph and all those inside its nodes, branches and loops."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
+                yield from graphs(attribute.g)
             for inner in attribute.graphs:
-                yield from _graphs(inner)
+                yield from graphs(inner)

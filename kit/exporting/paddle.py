@@ -7,12 +7,10 @@ runs polygraphy, which runs pip when a package is missing. Nothing is ever insta
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import random
 import shutil
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from kit.errors import BadInput, ToolFailed, UnsupportedModel, unknown
+from kit.errors import BadInput, ToolFailed, UnsupportedModel
 from kit.exporting import pir
+from kit.exporting.factories import made, tail
 from kit.exporting.specs import LayerSource
 from kit.model import TensorSpec
 from kit.need import need
@@ -70,7 +69,7 @@ def save_layer(source: LayerSource, inputs: Sequence[TensorSpec], folder: Path) 
         raise ToolFailed(
             f"Paddle could not save {source}: {sentence(error)}",
             remedy="the details show the line of the layer; check the inputs' number, order and shapes "
-            f"({', '.join(map(str, inputs))})", detail=_tail(error)) from error
+            f"({', '.join(map(str, inputs))})", detail=tail(error)) from error
     if not (folder / "inference.pdiparams").is_file():
         raise UnsupportedModel(f"{source} has no parameters, so Paddle saved no weights.",
                                remedy="export a layer with at least one parameter")
@@ -89,7 +88,7 @@ def run_layer(source: LayerSource, feeds: Sequence[dict[str, np.ndarray]]) -> li
             except Exception as error:
                 shapes = {name: list(array.shape) for name, array in feed.items()}
                 raise BadInput(f"{source} cannot take {shapes}: {sentence(error)}", remedy="give sizes it takes "
-                               "with ExportOptions(probe=...)", detail=_tail(error)) from error
+                               "with ExportOptions(probe=...)", detail=tail(error)) from error
             answers.append([tensor.numpy() for tensor in paddle.utils.flatten(given)])
     return answers
 
@@ -163,7 +162,7 @@ def _translate(graph: Path, scratch: Path) -> tuple[Path, Path]:
     except Exception as error:
         raise ToolFailed(f"Paddle could not read the old program {graph.name}: {sentence(error)}",
                          remedy="check that graph and parameters belong together and are whole; save the model again "
-                         "with Paddle 3 if you can", detail=_tail(error)) from error
+                         "with Paddle 3 if you can", detail=tail(error)) from error
     return scratch / "translated.json", scratch / "translated.pdiparams"
 
 
@@ -171,56 +170,15 @@ def _layer(source: LayerSource) -> tuple[Any, list[str]]:
     """The layer in eval mode, and a note when it was not."""
     import paddle
 
-    module = _module(source.module)
-    factory = getattr(module, source.factory, None)
-    if factory is None:
-        names = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")
-                 and getattr(thing, "__module__", "") == module.__name__]
-        raise unknown("factory", source.factory, names, source.module)
-    if not callable(factory):
-        raise BadInput(f"{source} is a {type(factory).__name__}, not a function.", remedy="name a function without "
-                       "arguments that returns the layer")
     # A factory with random weights must give the same layer when it is called again, to be compared with.
     random.seed(0)
     np.random.seed(0)
     paddle.seed(0)
-    try:
-        layer = factory()
-    except Exception as error:
-        raise BadInput(f"{source} raised {type(error).__name__}: {sentence(error)}", remedy="call it in a cell of "
-                       "its own until it works; the details show where it failed", detail=_tail(error)) from error
+    layer = made(source)
     if not isinstance(layer, paddle.nn.Layer):
         raise BadInput(f"{source} gave a {type(layer).__name__}, not a paddle.nn.Layer.",
-                       remedy="return the layer itself from the factory")
+                       remedy="return the layer itself from the factory; for a Keras model give "
+                       "framework='tensorflow'")
     notes = [f"{source.factory} came in training mode; it was exported in eval mode"] if layer.training else []
     layer.eval()
     return layer, notes
-
-
-def _module(name: str) -> Any:
-    if not name.endswith(".py"):
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            return importlib.import_module(name)
-        except Exception as error:
-            raise BadInput(f"Module {name} could not be imported: {type(error).__name__}: {sentence(error)}",
-                           remedy="the module must lie in the current folder or be installed; or give its file: "
-                           "folder/file.py:factory", detail=_tail(error)) from error
-    path = Path(name).resolve()
-    if not path.is_file():
-        raise BadInput(f"{name} does not exist.", remedy="give the path of the .py file with the factory")
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # classes find their module by name while the program is traced
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise BadInput(f"{name} could not be imported: {type(error).__name__}: {sentence(error)}",
-                       remedy="run the file by itself until it works; the details show where it failed",
-                       detail=_tail(error)) from error
-    return module
-
-
-def _tail(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))[-4000:]

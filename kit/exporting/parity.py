@@ -10,6 +10,7 @@ import numpy as np
 
 from kit.comparison import Parity, TensorParity
 from kit.errors import BadInput, KitError
+from kit.exporting.layouts import Relayout
 from kit.progress import Report, track
 from kit.runner import open_runner
 
@@ -46,13 +47,16 @@ class Compared:
     candidate_runtime: str = ""
 
 
-def compare(reference: Callable[[], Any], candidate: Any, trials: Sequence[Trial], report: Report) -> Compared:
+def compare(reference: Callable[[], Any], candidate: Any, trials: Sequence[Trial], report: Report,
+            relayout: Relayout = Relayout(), **settings: Any) -> Compared:  # noqa: B008
     """Run the reference on every trial, then the candidate on those it took.
 
     Args:
         reference: opens the reference's runner.
         candidate: what `open_runner` takes.
-        trials: the inputs.
+        trials: the inputs, as the reference takes them.
+        relayout: what lies in another order in the candidate.
+        settings: of the candidate's runner.
 
     Raises:
         BadInput: the reference takes none of them.
@@ -80,11 +84,11 @@ def compare(reference: Callable[[], Any], candidate: Any, trials: Sequence[Trial
         result.notes.append(f"{len(refusals)} made-up input(s) were left out, because the source does not take their "
                             "sizes; give others with ExportOptions(probe=...)")
     parity = Parity()
-    with open_runner(candidate) as run:
+    with open_runner(candidate, **settings) as run:
         for trial, answer in track(list(zip(result.trials, result.references, strict=True)), report,
                                    note="running the ONNX model"):
             try:
-                parity.add(answer, run(trial.feed))
+                parity.add(answer, relayout.answer(run(relayout.feed(trial.feed))))
             except KitError as error:
                 result.failures.append(f"{trial.what}: {error.what}")
         result.candidate_runtime = runtime_words(run)

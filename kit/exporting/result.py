@@ -9,6 +9,8 @@ from typing import Literal
 from kit.card import Card, Table, bytes_text
 from kit.comparison import CAUSES, PARITY_COLUMNS, TensorParity, worst
 from kit.exporting.pir import Unsupported
+from kit.exporting.resizing import RESIZE_COLUMNS, ResizeRow, resize_cells
+from kit.exporting.transposes import LayoutCost
 from kit.model import Model
 from kit.record import Provenance
 
@@ -20,13 +22,14 @@ class Exported(Card):
     Attributes:
         model: the ONNX file.
         source: what was exported, as it was asked for.
-        kind: ``paddle`` (a saved inference model), ``dygraph`` (a layer from a factory) or ``onnx`` (brought along).
+        kind: ``paddle`` (a saved inference model), ``dygraph`` (a layer from a factory), ``savedmodel``, ``keras``
+            (a file or a factory), ``graphdef`` (a frozen graph), ``tflite`` or ``onnx`` (brought along).
         opset: of the default domain.
         opset_reason: why this one.
         size: bytes of the ONNX file, external weights included.
         dynamic_axes: input -> its axes, a word where dynamic, such as ``N, 3, H, W``.
         parity: the source against the ONNX file in ONNX Runtime, one row an output.
-        dygraph_parity: the layer itself against the inference model saved from it; empty for other kinds.
+        dygraph_parity: the layer or Keras model itself against what was saved from it; empty for other kinds.
         verdict: ``equal``, ``warning`` or ``failed``: the worst row, or that the ONNX file could not run.
         reference_runtime: what ran the source.
         candidate_runtime: what ran the ONNX file.
@@ -36,13 +39,16 @@ class Exported(Card):
         notes: sentences for the reader: what was repaired, named, left out.
         operators_source: operator of the source -> how often.
         operators_onnx: operator of the ONNX file -> how often.
-        inference_model: for a layer, the folder with the Paddle inference model saved on the way.
+        inference_model: for a layer or Keras model, the folder with the inference model or SavedModel saved on the way.
         tools: what did it: package -> version.
+        layouts: order of axes asked for, of inputs and of outputs.
+        layout: how many Transposes the file holds, and what they cost in ONNX Runtime.
+        resizes: every resize of a TensorFlow source, its ONNX node, and how far the pixels are apart.
     """
 
     model: Model
     source: str
-    kind: Literal["paddle", "dygraph", "onnx"]
+    kind: Literal["paddle", "dygraph", "savedmodel", "keras", "graphdef", "tflite", "onnx"]
     opset: int
     opset_reason: str
     size: int
@@ -60,6 +66,9 @@ class Exported(Card):
     operators_onnx: dict[str, int]
     inference_model: Path | None
     tools: dict[str, str]
+    layouts: tuple[str, str] = ("as is", "as is")
+    layout: LayoutCost | None = field(default=None, compare=False)  # measured: never twice the same
+    resizes: tuple[ResizeRow, ...] = ()
     provenance: Provenance | None = field(default=None, compare=False)
 
     def __bool__(self) -> bool:
@@ -90,6 +99,9 @@ class Exported(Card):
             "reference": self.reference_runtime,
             "compared with": self.candidate_runtime,
             "compared on": "; ".join(self.compared) or "nothing",
+            **({"layout": f"inputs {self.layouts[0]}, outputs {self.layouts[1]}"}
+               if self.layouts != ("as is", "as is") else {}),
+            **({"Transposes": self.layout.words()} if self.layout and self.layout.count else {}),
             "made by": ", ".join(f"{name} {version}" for name, version in self.tools.items()),
             **({"took": f"{self.provenance.seconds:.1f} s"} if self.provenance else {}),
             **{f"note {at}" if len(self.notes) > 1 else "note": note for at, note in enumerate(self.notes, 1)},
@@ -98,16 +110,21 @@ class Exported(Card):
     def tables(self) -> tuple[Table, ...]:
         tables = []
         if self.dygraph_parity:
-            tables.append(Table("Layer and saved inference model", PARITY_COLUMNS,
+            caption = "Keras model and SavedModel" if self.kind == "keras" else "Layer and saved inference model"
+            tables.append(Table(caption, PARITY_COLUMNS,
                                 tuple(row.row() for row in self.dygraph_parity)))
         if self.parity:
-            caption = "Source and ONNX" if self.kind != "dygraph" else "Saved inference model and ONNX"
+            caption = {"dygraph": "Saved inference model and ONNX", "keras": "SavedModel and ONNX"}.get(
+                self.kind, "Source and ONNX")
             tables.append(Table(caption, PARITY_COLUMNS, tuple(row.row() for row in self.parity)))
         if self.failures:
             tables.append(Table("Inputs the ONNX model does not take", ("what happened",),
                                 tuple((text,) for text in self.failures)))
         if self.verdict == "failed":
             tables.append(Table("Usual causes", ("cause", "how to tell"), CAUSES))
+        if self.resizes:
+            tables.append(Table("Resizes, on a picture from 0 to 1", RESIZE_COLUMNS,
+                                tuple(map(resize_cells, self.resizes))))
         if self.unsupported:
             tables.append(unsupported_table(self.unsupported))
         return tuple(tables)

@@ -88,7 +88,7 @@ def _fix(source: Model, options: FixOptions, shapes: dict[str, tuple], samples: 
     before = dict(sorted(operators(graph).items()))
     notes: list[str] = []
     feeds, origin = _feeds(source, options, shapes, samples, notes) if options.check else ([], "")
-    setting = Setting(graph, options.target, shapes, options.opset, options.ir_version)
+    setting = Setting(graph, options.target, shapes, options.opset, options.ir_version, options.tensorflow_resize)
     trial = Trial(setting, source.path, feeds, options.tolerance, set(options.skip))
     trial.run(chosen(options.rules, options.target), report)
     path = folder / f"{_name(source)}.onnx"

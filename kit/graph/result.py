@@ -34,6 +34,9 @@ class FixOptions(Options):
         "Sizes or names of input axes: x=1,3,640,640 or x=batch,3,height,width; ? leaves an axis.")] = ()
     ir_version: Annotated[int, Range(0, 13, 1), Help(
         "Highest IR version the runtime takes; 0 keeps the file's. A newer one is stamped down if it can be.")] = 0
+    tensorflow_resize: Annotated[Literal["", "half_pixel", "legacy", "align_corners"], Help(
+        "For the rule resize-like-tensorflow: how TensorFlow resized (half_pixel: TensorFlow 2). Empty: as the "
+        "metadata of a model from kit.export says.")] = ""
     check: Annotated[bool, Help(
         "Compare the answers after every rule; off only for a model that ONNX Runtime cannot run.")] = True
     tolerance: Annotated[float, Range(0.0, 1.0), Help(

@@ -29,6 +29,8 @@ class Setting:
         shapes: input name -> wanted axes: a size, a name, or None to leave that axis.
         opset: version to bring the model to; 0 keeps it, where the target takes it.
         ir_version: highest the target takes; 0 keeps it.
+        tensorflow_resize: what TensorFlow's resizes were, where the model's metadata does not say it: ``half_pixel``,
+            ``legacy``, ``align_corners``, or "" for not known.
     """
 
     model: ir.Model
@@ -36,6 +38,7 @@ class Setting:
     shapes: dict[str, tuple[int | str | None, ...]] = field(default_factory=dict)
     opset: int = 0
     ir_version: int = 0
+    tensorflow_resize: str = ""
 
     @property
     def ascend(self) -> bool:

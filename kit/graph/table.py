@@ -21,6 +21,7 @@ from kit.graph import (
     rules_qdq,
     rules_recurrent,
     rules_resize,
+    rules_resize_tf,
     rules_shape,
     rules_split,
     rules_tidy,
@@ -31,7 +32,7 @@ from kit.graph.rule import Rule
 _ORDER = (
     # what the others need first: a plain graph, its opset, its shapes, its constants
     "inline-functions", "raise-opset", "fix-shapes", "name-axes", "lift-constants", "drop-identity", "strip-qdq",
-    "if-constant", "unroll-loop", "fold-constants",
+    "resize-like-tensorflow", "if-constant", "unroll-loop", "fold-constants",
     "drop-neutral", "drop-dropout", "drop-casts", "drop-reshapes", "drop-transposes", "drop-flatten",
     # merges before folds: the 3 of clip(conv + 3, 0, 6) / 6 would end up in the bias
     "merge-hardswish", "merge-hardsigmoid", "merge-swish", "merge-gelu", "merge-layernorm",
@@ -46,12 +47,12 @@ _ORDER = (
 )  # fmt: skip
 _MODULES = (rules_activation, rules_attributes, rules_einsum, rules_fold, rules_forms, rules_indices, rules_integers,
             rules_layernorm, rules_loop, rules_masks, rules_nms, rules_opset, rules_pools, rules_qdq, rules_recurrent,
-            rules_resize, rules_shape, rules_split, rules_tidy, rules_whole)
+            rules_resize, rules_resize_tf, rules_shape, rules_split, rules_tidy, rules_whole)
 _ALL = {rule.name: rule for module in _MODULES for rule in module.RULES}
 _FORMS = ("slice-shape", "plain-split", "plain-pad", "plain-slice", "plain-gather", "plain-resize", "plain-attributes",
           "einsum-to-matmul", "plain-gru", "plain-gathernd", "plain-scatternd", "plain-maxpool", "global-pool",
           "nms-five-inputs", "nms-rows", "if-constant", "unroll-loop", "topk-int32", "int64-to-int32", "fp16-constants")
-_BY_NAME = ("strip-qdq",)  # moves the answer: only where it is asked for
+_BY_NAME = ("strip-qdq", "resize-like-tensorflow")  # they move the answer: only where asked for
 _COMMON = tuple(name for name in _ORDER if not name.startswith(("split-", "merge-"))
                 and name not in (*_FORMS, *_BY_NAME))
 

@@ -22,7 +22,7 @@ from kit.inspection.binding import PICTURES, bind_axes
 from kit.inspection.shape_arithmetic import LIMIT, ShapeArithmetic, dtype_name, type_of
 from kit.model import read
 from kit.need import need
-from kit.source import NAMES, TO_ONNX, Source, recognise
+from kit.source import EXPORTABLE, NAMES, TO_ONNX, Source, recognise
 from kit.weights_file import read_light, tensor_array, tensor_bytes
 
 SMALL = 1024  # elements: constants up to this many may steer shapes, and are looked at
@@ -188,7 +188,7 @@ def onnx_source(thing: Any, stage: str) -> Source:
     if source.kind != "onnx":
         raise BadInput(f"{stage} works on ONNX; {source.path} is {NAMES[source.kind]}.",
                        remedy=TO_ONNX[source.kind].format(path=str(source.path)) + f", then kit.{stage} what comes out"
-                       if source.kind == "paddle" else TO_ONNX[source.kind])
+                       if source.kind in EXPORTABLE else TO_ONNX[source.kind])
     return source
 
 

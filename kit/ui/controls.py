@@ -177,8 +177,10 @@ def _several(widgets: Any, item: Any, choices: tuple[str, ...]) -> tuple[Any, Ca
     def read(text: str) -> tuple:
         parts: list[str] = []
         for part in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
-            if make is str and "=" not in part and parts and "=" in parts[-1]:
-                parts[-1] += f",{part}"  # x=1,3,48,320 is one entry
+            inside = bool(parts) and (parts[-1].count("[") > parts[-1].count("]")
+                                      or ("=" not in part and "=" in parts[-1]))
+            if make is str and inside:
+                parts[-1] += f",{part}"  # x=1,3,48,320 is one entry, and so is x:float32[N,3,H,W]
             else:
                 parts.append(part)
         return tuple(map(make, parts))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+import quantization_models
 from onnx_graphs import line, node
 from tiny import conv_net
 
@@ -78,6 +79,30 @@ def test_a_quantized_model_stays_quantized_and_is_compared_in_the_same_runtime(t
     assert made.reference == "the source, run by OpenVINO too"
     assert [layer.precision for layer in made.layers if layer.kind == "Convolution"] == ["u8"]
     assert entries({"int8": made}, "candidate")[0].precision == "quantized"
+
+
+def test_what_the_kit_quantized_is_exported_in_integers_and_told_layer_by_layer(tmp_path):
+    path = quantization_models.conv_net(tmp_path / "net.onnx", channels=32)
+    feeds = quantization_models.feeds(4)
+    runs = tmp_path / "runs"
+    int8 = kit.quantize(path, kit.calibrate(path, feeds, runs=runs), runs=runs)
+    options = CompileOptions(target="openvino", precision="f32", threads=1)
+    made, whole = (compile(model, options, runs=runs) for model in (int8, path))
+    assert made.verdict == "equal"
+    weights = [compiled.artifact.with_suffix(".bin").stat().st_size for compiled in (made, whole)]
+    assert weights[0] < 0.5 * weights[1], "the weights are stored in 8 bits"
+    precisions = [layer.precision for layer in made.layers if layer.kind == "Convolution"]
+    assert precisions
+    assert set(precisions) <= {"u8", "i8"}
+    with open_runner(made.artifact, precision="f32", threads=1) as run:
+        again = run.layers(feeds[0], 5)
+    told = [{(one.name, one.precision) for one in found if one.kind == "Convolution"} for found in (again, made.layers)]
+    assert told[0] == told[1]
+    assert all(layer.ms >= 0 for layer in again)
+    table = next(table for table in made.tables() if table.caption == "What runs in which precision")
+    counted = {row[0]: row[1] for row in table.rows}
+    assert sum(counted.values()) == len(made.layers)
+    assert counted["u8"] >= len(precisions)
 
 
 def test_rounding_that_was_chosen_is_told_and_not_judged(tiny_onnx, tmp_path):

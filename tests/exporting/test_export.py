@@ -10,10 +10,9 @@ import paddle_tiny
 import pytest
 
 import kit
-from kit import exporting
 from kit.comparison import CAUSES
 from kit.errors import BadInput, KitError, MissingTool, UnsupportedModel
-from kit.exporting import ExportOptions, convert_paddle, export
+from kit.exporting import ExportOptions, convert_paddle, export, onnx_route
 from kit.exporting import paddle as inside
 from kit.exporting.parity import Compared
 from kit.exporting.specs import LayerSource, parse_inputs
@@ -60,6 +59,16 @@ def test_the_file_says_what_it_is(exported):
     proto = onnx.load(str(model.path))
     assert {"squeeze", "conv2d_0.w_0"} & {t.name for t in proto.graph.initializer}, "weights are initializers"
     assert "Constant" not in exported.operators_onnx
+
+
+def test_another_layout_at_the_border_answers_alike_and_shows_its_transposes(exported, runs):
+    made = export(paddle_tiny.saved("net"), ExportOptions(input_layout="NHWC", output_layout="NHWC"), runs=runs)
+    assert made.verdict == "equal"
+    assert made.model.inputs[0].shape == ("N", "H", "W", 3)
+    assert exported.layout.at_inputs == 0
+    assert made.layout.at_inputs == 1
+    assert made.layout.runs > 0, "and they were timed"
+    assert "inputs NHWC, outputs NHWC" in str(made)
 
 
 def test_both_sides_of_the_operator_map_are_counted(exported):
@@ -265,9 +274,9 @@ def test_one_text_where_several_belong_is_answered_with_the_right_form():
 
 
 def test_the_target_decides_the_opset():
-    assert exporting._opset(ExportOptions(target="ascend310p3"))[0] == 16
-    assert exporting._opset(ExportOptions(target="ascend310p3", opset=11)) == (11, "asked for")
-    assert exporting._opset(ExportOptions())[0] == 17
+    assert ExportOptions(target="ascend310p3").choose_opset()[0] == 16
+    assert ExportOptions(target="ascend310p3", opset=11).choose_opset() == (11, "asked for")
+    assert ExportOptions().choose_opset()[0] == 17
 
 
 def test_an_unknown_input_in_axes_is_named_with_the_known(tiny_onnx, tmp_path):
@@ -310,6 +319,13 @@ def test_an_onnx_file_with_axes_of_a_machines_naming_gets_words(tiny_onnx, tmp_p
     assert made.model.inputs[0].shape == ("N", 3, "H", "W")
     assert len(made.compared) == 2
     assert any("were named" in note for note in made.notes)
+
+
+def test_an_onnx_file_whose_shapes_tell_can_be_turned(tiny_onnx, tmp_path):
+    made = export(tiny_onnx, ExportOptions(input_layout="NHWC"), runs=tmp_path)
+    assert made.verdict == "equal"
+    assert made.model.inputs[0].shape[3] == 3
+    assert made.layout.at_inputs == 1
 
 
 def test_an_onnx_file_can_get_another_opset_and_fixed_axes(tiny_onnx, tmp_path):
@@ -370,7 +386,7 @@ def test_without_comparison_it_says_so(tiny_onnx, tmp_path):
 
 
 def test_a_failed_export_lists_the_usual_causes(tiny_onnx, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_compare", lambda *_: Compared(failures=["1x3x8x8: no"]))
+    monkeypatch.setattr(onnx_route, "compare_on", lambda *_, **__: Compared(failures=["1x3x8x8: no"]))
     made = export(tiny_onnx, runs=tmp_path)
     assert not made
     text = str(made)
