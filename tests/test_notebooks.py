@@ -14,7 +14,11 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 SOURCES = sorted((NOTEBOOKS / "source").glob("*.py"))
 STORED = sorted(NOTEBOOKS.glob("*.ipynb")) + sorted((NOTEBOOKS / "exercises").glob("*.ipynb"))
-SMALL = {"ascend": {"goldens": 2, "calibration_pages": 2, "test_lines": 4},
+SMALL = {"detection_tensorflow": {"calibration_pictures": 4, "test_pictures": 12, "judge_pictures": 4,
+                                 "search_seconds": 10, "rounds": 5},
+         "detection_paddle": {"calibration_pictures": 4, "test_pictures": 12, "judge_pictures": 4, "search_seconds": 10,
+                              "rounds": 5, "savedmodel": False},
+         "ascend": {"goldens": 2, "calibration_pages": 2, "test_lines": 4},
          "ocr": {"calibration_pages": 3, "calibration_lines": 24, "test_pages": 4, "test_lines": 60, "hard_lines": 16,
                  "rounds": 5},
          "quantization": {"calibration_lines": 12, "test_lines": 24, "search_seconds": 10, "rounds": 5}}

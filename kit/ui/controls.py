@@ -178,9 +178,9 @@ def _several(widgets: Any, item: Any, choices: tuple[str, ...]) -> tuple[Any, Ca
         parts: list[str] = []
         for part in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
             inside = bool(parts) and (parts[-1].count("[") > parts[-1].count("]")
-                                      or ("=" not in part and "=" in parts[-1]))
+                                      or ("=" in parts[-1] and ("=" not in part or ";" in part.partition("=")[0])))
             if make is str and inside:
-                parts[-1] += f",{part}"  # x=1,3,48,320 is one entry, and so is x:float32[N,3,H,W]
+                parts[-1] += f",{part}"  # x=1,3,48,320 is one entry, x:float32[N,3,H,W], and a=1,3; b=1,2 too
             else:
                 parts.append(part)
         return tuple(map(make, parts))

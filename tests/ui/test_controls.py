@@ -62,6 +62,7 @@ def test_the_type_of_a_field_chooses_its_control(name, kind):
 @pytest.mark.parametrize(("name", "typed", "value"), [
     ("names", "Conv_3,  Add_1 ,", ("Conv_3", "Add_1")), ("names", "", ()), ("sizes", "4, 5", (4, 5)),
     ("names", "x=1,3,48,320, y=n, 4", ("x=1,3,48,320", "y=n,4")), ("names", "a, x=1,2", ("a", "x=1,2")),
+    ("names", "a=1,3; b=1,2, a=2,3; b=2,2", ("a=1,3; b=1,2", "a=2,3; b=2,2")),
     ("opset", " 17 ", 17), ("opset", "", None), ("log", "out/log.txt", Path("out/log.txt")), ("log", "", None),
     ("title", "a, b", "a, b"), ("axes", "{'x': 1}", {"x": 1}), ("shape", "(1, 2)", (1, 2)), ("size", "auto", "auto"),
     ("size", "320", 320),
