@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kit.card import Card
-from kit.teach_models import broken_model, passing_model
+from kit.teach_models import broken_model, merged_heads, passing_model
 
-__all__ = ["Comparison", "Exercise", "Feedback", "Task", "broken_model", "compare", "passing_model"]
+__all__ = ["Comparison", "Exercise", "Feedback", "Task", "broken_model", "compare", "merged_heads", "passing_model"]
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kit.errors import unknown
-from kit.model import Model
+from kit.model import Model, read
 from kit.need import need
+from kit.source import recognise
 
 # Each is a way in which conversions for Ascend are reported to fail; all of them run in ONNX Runtime.
 _BROKEN = {
@@ -89,4 +91,45 @@ def broken_model(path: Path | str, fault: str) -> Model:
     onnx, path = need("onnx", to="make a model", extra="base"), Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(onnx.parser.parse_model(_BROKEN[fault]), str(path))
+    return Model.open(path)
+
+
+def merged_heads(model: Any, path: Path | str, boxes: str, scores: str) -> Model:
+    """A detector whose boxes and scores pass through one tensor, as in the exports that have a single output.
+
+    Its answers are those of the model; in INT8 the one tensor has one scale, made for pixels.
+
+    Args:
+        model: an .onnx path, a Model, or a result that carries one.
+        path: where to write the .onnx file; its folder is made.
+        boxes: name of the output [N, A, 4].
+        scores: name of the output [N, C, A].
+
+    Raises:
+        BadInput: there are no such outputs.
+    """
+    onnx = need("onnx", to="make a model", extra="base")
+    source, path = recognise(model).graph, Path(path)
+    proto = read(source)
+    graph, outputs = proto.graph, [value.name for value in proto.graph.output]
+    for name in (boxes, scores):
+        if name not in outputs:
+            raise unknown("output", name, outputs, source.name)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for at, name in enumerate(names):
+                names[at] = f"{name} apart" if name in (boxes, scores) else name
+    sizes = onnx.numpy_helper.from_array(np.int64([4]), "merge/boxes")
+    rest = onnx.numpy_helper.from_array(np.int64([np.iinfo(np.int32).max]), "merge/end")
+    axis, zero = (onnx.numpy_helper.from_array(np.int64([at]), f"merge/{at}") for at in (2, 0))
+    graph.initializer.extend([sizes, rest, axis, zero])
+    make = onnx.helper.make_node
+    graph.node.extend([
+        make("Transpose", [f"{scores} apart"], ["merge/by box"], "merge/Transpose", perm=[0, 2, 1]),
+        make("Concat", [f"{boxes} apart", "merge/by box"], ["merged"], "merge/Concat", axis=2),
+        make("Slice", ["merged", "merge/0", "merge/boxes", "merge/2"], [boxes], "merge/Boxes"),
+        make("Slice", ["merged", "merge/boxes", "merge/end", "merge/2"], ["merge/scores"], "merge/Scores"),
+        make("Transpose", ["merge/scores"], [scores], "merge/Back", perm=[0, 2, 1])])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(proto, str(path))
     return Model.open(path)
