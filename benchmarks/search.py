@@ -1,4 +1,4 @@
-"""The search against trying everything, and its pick against the source framework, on five models.
+"""The search against trying everything, and its pick against the source framework, on seven models.
 
     python benchmarks/search.py [--model NAME ...] [--seconds 600] [--sqnr 8] [--out runs/bench]
                                 [--json results.json] [--skip-everything]
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import kit
 from kit.evidence.scoring import TaskScore
-from kit.families import ocr, ocr_models, ocr_tasks
+from kit.families import detection, ocr, ocr_models, ocr_tasks
 
 SLIPS = ROOT / "data" / "receipts"
 THREADS = 2
@@ -42,6 +42,7 @@ class Subject:
         model: the float ONNX model.
         samples: to calibrate by and to time with.
         metric: None for the output's error.
+        timed: to time with, where the source takes an input more than the float model.
     """
 
     source: Any
@@ -49,6 +50,7 @@ class Subject:
     model: Any
     samples: Any
     metric: Any = None
+    timed: Any = None
 
 
 def receipts_detector(out: Path) -> Subject:
@@ -71,6 +73,36 @@ def ppocrv4_detector(out: Path) -> Subject:
     return _detector(ocr_models.models("ppocrv4").detector, "ONNX Runtime, as it came", out)
 
 
+def defects_efficientdet(out: Path) -> Subject:
+    """The small EfficientDet trained here, raw heads."""
+    source = ROOT / "data" / "models" / "defects_efficientdet"
+    heads = detection.Heads.read(source)
+    learning = _steel(heads, "train", 48)
+    return Subject(source, "TensorFlow SavedModel", _fixed(source, learning, out), learning, _mean_precision(heads))
+
+
+def defects_ppyoloe(out: Path) -> Subject:
+    """The small PP-YOLOE trained here, raw heads; Paddle Inference also suppresses."""
+    source = ROOT / "data" / "models" / "defects_ppyoloe"
+    told = kit.ExportOptions(probe=("image=1,3,256,256; scale_factor=1,2",))
+    exported = kit.export(source, told, runs=out)
+    heads = detection.Heads.read(source)
+    cut = detection.cut_nms(exported.model, heads, runs=out)
+    folded = detection.fold_scale_factor(cut.model, cut.heads, runs=out)
+    learning = _steel(folded.heads, "train", 48)
+    fixed = kit.fix(folded.model, kit.FixOptions(opset=17), samples=learning[:2], runs=out)
+    return Subject(source, "Paddle Inference", fixed, learning, _mean_precision(folded.heads),
+                   _steel(heads, "test", 1))
+
+
+def _steel(heads: detection.Heads, split: str, limit: int | None = None) -> kit.Samples:
+    return detection.images(ROOT / "data" / "defects", split, heads=heads, limit=limit)
+
+
+def _mean_precision(heads: detection.Heads) -> TaskScore:
+    return TaskScore(detection.DetectionTask(heads), _steel(heads, "test"))
+
+
 def resnet50(out: Path) -> Subject:
     """ResNet50 at 224, random weights."""
     return _net("resnet50", "Paddle Inference", out)
@@ -83,7 +115,8 @@ def efficientnet_b0(out: Path) -> Subject:
 
 SUBJECTS: dict[str, Callable[[Path], Subject]] = {
     made.__name__.replace("_", "-"): made
-    for made in (receipts_detector, receipts_recogniser, ppocrv4_detector, efficientnet_b0, resnet50)}
+    for made in (receipts_detector, receipts_recogniser, ppocrv4_detector, efficientnet_b0, resnet50,
+                 defects_efficientdet, defects_ppyoloe)}
 
 
 def _detector(source: Path, framework: str, out: Path) -> Subject:
@@ -116,7 +149,7 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
               "pick": found.pick.candidate.label, "loss": found.loss_text(found.pick),
               "ratio": found.pick.ratio, "failed": [t.why for t in found.trials if t.state == "failed"]}
     rows = kit.BenchmarkOptions(rounds=30, threads=THREADS, repeat=asked.repeat)
-    feed = subject.samples[:1]
+    feed = (subject.timed or subject.samples)[:1]
     timed = kit.benchmark({subject.framework: subject.source, "ONNX Runtime FP32": subject.model, "pick": found}, feed,
                           rows, runs=asked.out, report=say)
     pick = timed.timing("pick")
