@@ -7,7 +7,6 @@ does not exist: it is made under a hidden name and moved into place at the end.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -242,7 +241,7 @@ def _run(command: list[str], environment: Mapping[str, str], wanted: ToolEnviron
                 last = heard(line) or last
             report(last)
     except BaseException:
-        _kill(child)
+        worker.kill(child)
         raise
     if child.returncode:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:])
@@ -263,17 +262,6 @@ def _explain(wanted: ToolEnvironment, command: list[str], tail: str) -> None:
     raise ToolFailed(f"{wanted.name} was installed and cannot be imported. Nothing was kept.",
                      remedy="the details show why: a system library or a processor feature is often missing",
                      detail=tail)
-
-
-def _kill(child: subprocess.Popen) -> None:
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(child.pid)
-        for member in [*family.children(recursive=True), family]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-    child.wait()
 
 
 def _sweep(wanted: ToolEnvironment) -> None:

@@ -85,6 +85,18 @@ def run(
         return process.call(function, *args, report=report, pass_report=pass_report, **kwargs)
 
 
+def kill(child: subprocess.Popen) -> None:
+    """Stop a process and all it started, now."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(child.pid)
+        for member in [*family.children(recursive=True), family]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+    child.wait()
+
+
 class Process:
     """A child process that answers calls one at a time. A context manager; ``close`` ends it."""
 
@@ -159,14 +171,7 @@ class Process:
 
     def kill(self) -> None:
         """Stop the child and all it started, now."""
-        import psutil
-
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(self._child.pid)
-            for member in [*family.children(recursive=True), family]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    member.kill()
-        self._child.wait()
+        kill(self._child)
 
     def close(self) -> None:
         """End the child and remove its scratch folder."""

@@ -24,6 +24,7 @@ import numpy as np
 CLASSES = ("scratch", "pit", "inclusion", "stain")
 SPLITS = {"train": 240, "val": 40, "test": 120}
 SEED = 11
+FOLDER = Path(__file__).resolve().parents[1] / "defects"
 QUALITY = 72  # of JPEG
 
 Box = tuple[int, float, float, float, float]
@@ -64,6 +65,32 @@ def fresh(number: int, size: int = 256) -> tuple[np.ndarray, list[Box]]:
     picture, boxes = steel(np.random.default_rng((SEED, 1, number)), size)
     data = cv2.imencode(".jpg", picture[:, :, 0], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return cv2.imdecode(data, cv2.IMREAD_COLOR), boxes
+
+
+def material(cache: Path, count: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Pictures to learn from: so many fresh ones, then the committed split ``train``.
+
+    Args:
+        cache: folder where drawn pictures are kept.
+        count: of fresh pictures.
+
+    Returns:
+        Pictures, uint8 [P, 256, 256], and the boxes of each, float32 [B, 5]: class, x, y, width, height.
+    """
+    stored = cache / f"fresh_{count}.npz"
+    if not stored.is_file():
+        drawn = [fresh(number) for number in range(count)]
+        flat = [(at, *box) for at, (_, own) in enumerate(drawn) for box in own]
+        np.savez(stored, pictures=np.stack([picture[:, :, 0] for picture, _ in drawn]), boxes=np.float32(flat))
+    with np.load(stored) as found:
+        pictures, flat = found["pictures"], found["boxes"]
+    boxes = [flat[flat[:, 0] == at, 1:] for at in range(len(pictures))]
+    content = json.loads((FOLDER / "train.json").read_text(encoding="utf-8"))
+    for image in content["images"]:
+        own = [(a["category_id"] - 1, *a["bbox"]) for a in content["annotations"] if a["image_id"] == image["id"]]
+        boxes.append(np.float32(own).reshape(-1, 5))
+    committed = [cv2.imread(str(FOLDER / "images" / i["file_name"]), cv2.IMREAD_GRAYSCALE) for i in content["images"]]
+    return np.concatenate([pictures, np.stack(committed)]), boxes
 
 
 def write(folder: Path) -> None:
@@ -198,7 +225,7 @@ def _overlap(one: tuple[float, ...], two: tuple[float, ...]) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "defects")
+    parser.add_argument("--out", type=Path, default=FOLDER)
     out = parser.parse_args().out
     write(out)
     print(f"pictures: {images_sha256(out)}")

@@ -60,7 +60,7 @@ def main() -> None:
 
 def train(minutes: float, work: Path) -> keras.Model:
     """Train from scratch; the model holds averaged weights at the end. Prints a line a minute."""
-    pictures, boxes = material(work)
+    pictures, boxes = defects.material(work, FRESH)
     model, rng = efficientdet.build(), np.random.default_rng(0)
     optimizer = keras.optimizers.AdamW(2.5e-3, weight_decay=1e-4, clipnorm=5.0)
     learnt = [weight for weight in model.weights if "float" in weight.dtype]
@@ -104,24 +104,6 @@ def train(minutes: float, work: Path) -> keras.Model:
     for mean, weight in zip(averaged, learnt, strict=True):
         weight.assign(mean)
     return model
-
-
-def material(work: Path) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Pictures to learn from, uint8 [P, 256, 256], and their boxes, float32 [B, 5] (class, x, y, width, height)."""
-    stored = work / f"fresh_{FRESH}.npz"
-    if not stored.is_file():
-        drawn = [defects.fresh(number) for number in range(FRESH)]
-        flat = [(at, *box) for at, (_, own) in enumerate(drawn) for box in own]
-        np.savez_compressed(stored, pictures=np.stack([p[:, :, 0] for p, _ in drawn]), boxes=np.float32(flat))
-    with np.load(stored) as found:
-        pictures, flat = found["pictures"], found["boxes"]
-    boxes = [flat[flat[:, 0] == at, 1:] for at in range(len(pictures))]
-    content = json.loads((DATA / "train.json").read_text())
-    for image in content["images"]:
-        own = [(a["category_id"] - 1, *a["bbox"]) for a in content["annotations"] if a["image_id"] == image["id"]]
-        boxes.append(np.float32(own).reshape(-1, 5))
-    committed = [cv2.imread(str(DATA / "images" / i["file_name"]), cv2.IMREAD_GRAYSCALE) for i in content["images"]]
-    return np.concatenate([pictures, np.stack(committed)]), boxes
 
 
 def assign(anchors: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

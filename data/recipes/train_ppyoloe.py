@@ -59,7 +59,9 @@ def main() -> None:
 
 def train(minutes: float, work: Path, state: Path) -> None:
     """Train from scratch by the clock; ``state`` gets the averaged weights every few minutes and at the end."""
-    pictures, boxes = material(work)
+    pictures, boxes = defects.material(work, FRESH)
+    for own in boxes:  # corners
+        own[:, 3:] += own[:, 1:3]
     paddle.seed(0)
     model, rng = ppyoloe.Detector(), np.random.default_rng(0)
     optimizer = paddle.optimizer.AdamW(0.0, parameters=model.parameters(), weight_decay=0.02,
@@ -96,26 +98,6 @@ def train(minutes: float, work: Path, state: Path) -> None:
     paddle.save(_tensors(averaged), str(state))
     print(f"{steps} steps of {BATCH} pictures in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
     print("val", json.dumps(evaluate(_layer(state), "val")), flush=True)
-
-
-def material(work: Path) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Pictures to learn from, uint8 [P, 256, 256], and their boxes, float32 [B, 5] (class, x1, y1, x2, y2)."""
-    stored = work / f"fresh_{FRESH}.npz"
-    if not stored.is_file():
-        drawn = [defects.fresh(number) for number in range(FRESH)]
-        flat = [(at, *box) for at, (_, own) in enumerate(drawn) for box in own]
-        np.savez(stored, pictures=np.stack([picture[:, :, 0] for picture, _ in drawn]), boxes=np.float32(flat))
-    with np.load(stored) as found:
-        pictures, flat = found["pictures"], found["boxes"]
-    boxes = [flat[flat[:, 0] == at, 1:] for at in range(len(pictures))]
-    content = json.loads((DATA / "train.json").read_text(encoding="utf-8"))
-    for image in content["images"]:
-        own = [(a["category_id"] - 1, *a["bbox"]) for a in content["annotations"] if a["image_id"] == image["id"]]
-        boxes.append(np.float32(own).reshape(-1, 5))
-    committed = [cv2.imread(str(DATA / "images" / i["file_name"]), cv2.IMREAD_GRAYSCALE) for i in content["images"]]
-    for own in boxes:
-        own[:, 3:] += own[:, 1:3]
-    return np.concatenate([pictures, np.stack(committed)]), boxes
 
 
 def prepared(pictures: list[np.ndarray]) -> np.ndarray:

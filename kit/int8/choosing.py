@@ -13,11 +13,10 @@ from kit.int8 import qdq
 from kit.int8 import ranges as ranges_of
 from kit.int8.bias_correction import corrected, described, shifts
 from kit.int8.noise import file_sqnr
-from kit.int8.preparing import prepare
 from kit.int8.quantizable import Network
 from kit.int8.ranges import CANDIDATES
 from kit.int8.result import BiasCorrection, Trial
-from kit.int8.suppression import looked_at_before, probes_before, suppresses
+from kit.int8.suppression import looked_at_before, network_before, probes_before, suppresses
 from kit.model import Model, read
 from kit.progress import Report, Tick
 
@@ -88,9 +87,7 @@ class Chooser:
             percentile: for that method.
             bias_correction: ``auto``: where the output is not worse.
         """
-        probes = list(self.calibration.probes())
-        if suppresses(self.network.proto):
-            probes = probes_before(self.model, probes)
+        probes = probes_before(self.network, self.model, list(self.calibration.probes()))
         notes, range_methods, tried = [], {}, []
         candidates = ((method, percentile),)
         if method in ("auto", "tensor") and not probes:
@@ -137,9 +134,7 @@ class Chooser:
     def _tuned(self, probes: list) -> tuple[dict, dict[str, str], str]:
         from kit.int8.tuned import tuned_ranges
 
-        network = self.network
-        if suppresses(network.proto):
-            network = Network(prepare(looked_at_before(read(self.model.path))), network.name)
+        network = network_before(self.network, self.model)
         found = tuned_ranges(network, self.model, self.calibration, self.nodes, self.recipe, probes,
                              report=self.report)
         return dict(found.ranges), dict(found.methods), (

@@ -35,10 +35,10 @@ class OutputError:
     """
 
     def __init__(self, probes: Sequence[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> None:
-        self._probes = probes
+        self._probes = [(feeds, outputs, as_overlap_sees(outputs, outputs)) for feeds, outputs in probes]
         self._signals: dict[str, float] = {}
-        for _, outputs in probes:
-            for name, values in as_overlap_sees(outputs, outputs).items():
+        for _, _, seen in self._probes:
+            for name, values in seen.items():
                 if values.dtype.kind == "f":
                     power = float(np.square(values.astype(np.float64)).sum())
                     self._signals[name] = self._signals.get(name, 0.0) + power
@@ -52,10 +52,10 @@ class OutputError:
             limit: noise only grows from probe to probe, so the rest need not be run once it is that large.
         """
         share = 0.0
-        for feeds, outputs in self._probes:
-            found, outputs = as_overlap_sees(run(feeds), outputs), as_overlap_sees(outputs, outputs)
+        for feeds, outputs, seen in self._probes:
+            found = as_overlap_sees(run(feeds), outputs)
             for name, signal in self._signals.items():
-                gap = outputs[name].astype(np.float64) - found[name]
+                gap = seen[name].astype(np.float64) - found[name]
                 share += float(np.square(gap).sum()) / (signal or 1.0) / len(self._signals)
             if not share < limit:
                 break

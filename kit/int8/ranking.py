@@ -23,7 +23,7 @@ from kit.int8.noise import OutputError, decibels
 from kit.int8.preparing import prepare
 from kit.int8.quantizable import MOVERS, Network
 from kit.int8.simulated import Place, Simulated
-from kit.int8.suppression import looked_at_before, probes_before, suppresses
+from kit.int8.suppression import network_before, probes_before
 from kit.model import Model, read
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, Tick, silent
@@ -197,10 +197,7 @@ def sensitivity(
 
     def work(folder: Path, report: Report) -> Sensitivity:
         probes = list(calibration.probes())[: options.samples] if samples is None else _probes(model, samples)
-        judged = network
-        if suppresses(network.proto):
-            judged = Network(prepare(looked_at_before(read(model.path)), model.path.name), model.path.name)
-            probes = probes_before(model, probes)
+        judged, probes = network_before(network, model), probes_before(network, model, probes)
         nodes = [name for name, reason_ in why.items() if not reason_]
         ranges = calibration.ranges(options.method, percentile=options.percentile)
         trials = _Trials(network, judged, model, ranges, nodes, recipe, options)

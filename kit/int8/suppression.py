@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from kit.int8.exposed import Exposed
-from kit.model import Model
+from kit.int8.preparing import prepare
+from kit.int8.quantizable import Network
+from kit.model import Model, read
 from kit.weights_file import read_light
 
 Probe = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
@@ -84,7 +86,16 @@ def behind(proto: Any) -> set[str]:
     return found
 
 
-def probes_before(model: Model, probes: Sequence[Probe]) -> list[Probe]:
-    """The same feeds, with the float model's boxes and scores as their answers."""
+def network_before(network: Network, model: Model) -> Network:
+    """The network with the outputs to look at: itself where nothing is suppressed."""
+    if not suppresses(network.proto):
+        return network
+    return Network(prepare(looked_at_before(read(model.path)), network.name), network.name)
+
+
+def probes_before(network: Network, model: Model, probes: Sequence[Probe]) -> Sequence[Probe]:
+    """The same feeds, with the float model's boxes and scores as their answers where it suppresses."""
+    if not suppresses(network.proto):
+        return probes
     with Exposed(looked_at_before(read_light(model.path)), model, []) as run:
         return [(feeds, run(feeds)) for feeds, _ in probes]

@@ -6,7 +6,6 @@ atc refuses becomes an error with the node and the next step that the log speaks
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import worker
 from kit.ascend.bundling.bundle import SCRIPT
 from kit.errors import ToolFailed
 from kit.progress import Report, Tick
@@ -67,7 +67,7 @@ def build(folder: Path, report: Report) -> Build:
                     report(Tick(done, STEPS, note))
                     time.sleep(0.1)
             except BaseException:
-                _end(child)
+                worker.kill(child)  # atc starts many compilers
                 raise
         results = _results(out / "results" / "results.json")
         if child.returncode or not results.get("build", {}).get("om"):
@@ -81,18 +81,6 @@ def _progress(said: Path) -> tuple[int, str]:
     lines = said.read_text(encoding="utf-8", errors="replace").splitlines()
     done = sum(bool(re.match(r"\[\d+/\d+\]", line)) for line in lines)
     return min(done, STEPS), lines[-1].strip()[:120] if lines else "starting"
-
-
-def _end(child: subprocess.Popen) -> None:
-    """End the script and all it started: atc starts many compilers."""
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(child.pid)
-        for member in [*family.children(recursive=True), family]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-    child.wait()
 
 
 def _results(path: Path) -> dict[str, Any]:
