@@ -35,7 +35,7 @@ $(VENV)/.made:
 
 $(VENV)/.walkthroughs: $(PINS) | $(VENV)/.made
 	@echo "Installing what the walkthroughs need into $(VENV) (about 0.9 GB to download) ..."
-	$(PIP) -e ".[paddle,tensorflow,ocr,detection,openvino,ui]"
+	$(PIP) -e ".[paddle,tensorflow,ocr,detection,diffusion,openvino,ui]"
 	$(PIP) --no-deps $(PPOCR)
 	touch $@
 
