@@ -38,8 +38,12 @@ NEEDS: dict[str, tuple[tuple[str, str], ...]] = {
     "ui": (("ipywidgets", "ipywidgets"), ("anywidget", "anywidget"), ("ipykernel", "ipykernel")),
     "tensorflow": (("tensorflow-cpu|tensorflow", "tensorflow"), ("tf2onnx", "tf2onnx")),
     "torch": (("torch", "torch"),),
+    "diffusion": (("torch", "torch"), ("diffusers", "diffusers"), ("transformers", "transformers"),
+                  ("tokenizers", "tokenizers"), ("scikit-image", "skimage")),
     "openvino": (("openvino", "openvino"),),
 }
+#: Needs that live under another one's interpreter.
+_UNDER = {"diffusion": "torch"}
 #: Needs whose packages run in a worker of their own.
 FRAMEWORKS = ("paddle", "tensorflow", "torch")
 MIN_PYTHON = (3, 11)
@@ -47,7 +51,8 @@ MIN_PYTHON = (3, 11)
 FEATURES = {"avx2": "256-bit arithmetic", "avx512f": "512-bit arithmetic", "avx512_vnni": "INT8 dot products",
             "avx_vnni": "INT8 dot products, 256-bit", "amx_int8": "INT8 tiles", "asimddp": "INT8 dot products (ARM)"}
 # Compiled packages among the light ones: those whose import can fail although they are installed.
-_NATIVE = ("numpy", "onnx", "onnxruntime", "cv2", "shapely", "pyclipper", "openvino", "pycocotools")
+_NATIVE = ("numpy", "onnx", "onnxruntime", "cv2", "shapely", "pyclipper", "openvino", "pycocotools", "torch",
+           "tokenizers", "skimage")
 # Imports one module after another and says how each went at once, so that a crash tells which one it was.
 _PROBE = """import importlib, sys
 for name in sys.argv[1:]:
@@ -164,7 +169,7 @@ def check_environment(*needs: str) -> Environment:
     wanted = tuple(dict.fromkeys(("base", *needs)))
     with ThreadPoolExecutor() as pool:  # the probes are processes; the threads only wait for them
         packages = [package for found in pool.map(_look, wanted) for package in found]
-    problems = {problem for python in {worker.interpreter(n) for n in (None, *wanted)}
+    problems = {problem for python in {worker.interpreter(_UNDER.get(n or "", n)) for n in (None, *wanted)}
                 for problem in known_bad(versions(python))}
     memory = psutil.virtual_memory()
     return Environment(
@@ -232,8 +237,13 @@ def versions(python: str | None = None) -> dict[str, str]:
                           remedy="check the path given to kit.worker.use", detail=str(error)) from error
 
 
-def require(framework: str, *distributions: str) -> tuple[dict[str, str], list[Problem]]:
+def require(framework: str, *distributions: str, extra: str | None = None) -> tuple[dict[str, str], list[Problem]]:
     """For a stage, before it starts anything: the versions under the framework's interpreter, and what to know.
+
+    Args:
+        framework: whose interpreter is asked.
+        distributions: what must be installed there; "a|b" means that either will do.
+        extra: of this project, which installs them; by default called like the framework.
 
     Raises:
         MissingTool: a distribution is not installed there, or a pair is known to fail.
@@ -247,7 +257,8 @@ def require(framework: str, *distributions: str) -> tuple[dict[str, str], list[P
         raise MissingTool(
             f"{names} {'is' if len(missing) == 1 else 'are'} not installed in {python if foreign else 'this Python'}.",
             remedy=f"{python} -m pip install {names.replace(' and ', ' ')}" if foreign else
-            f'pip install -c constraints.txt -e ".[{framework}]" in the project folder, then restart the kernel')
+            f'pip install -c constraints.txt -e ".[{extra or framework}]" in the project folder, then restart the '
+            "kernel")
     if tuple(map(int, have["python"].split(".")[:2])) < MIN_PYTHON:
         least = ".".join(map(str, MIN_PYTHON))
         raise MissingTool(f"{python} is Python {have['python']}; the kit's worker needs {least} or later.",
@@ -267,7 +278,7 @@ def cpu_features() -> tuple[str, ...]:
 
 
 def _look(need: str) -> list[Package]:
-    python = worker.interpreter(need)
+    python = worker.interpreter(_UNDER.get(need, need))
     have = versions(python)
     found = []
     for distributions, module in NEEDS[need]:

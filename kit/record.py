@@ -321,6 +321,20 @@ def _converter(folder: Path) -> Any:
     converter = cattrs.Converter()
     converter.register_unstructure_hook(Path, write_path)
     converter.register_structure_hook(Path, read_path)
+
+    def write_array(array: np.ndarray) -> str:
+        name = f"{digest(array)}.npy"  # what it holds, so that another content cannot be taken for it
+        np.save(folder / name, array)
+        return f"@/{name}"
+
+    def read_array(text: str, _: type) -> np.ndarray:
+        array = np.load(folder / text[2:], allow_pickle=False)
+        if f"@/{digest(array)}.npy" != text:
+            raise ValueError(f"{text[2:]} was changed")
+        return array
+
+    converter.register_unstructure_hook(np.ndarray, write_array)
+    converter.register_structure_hook(np.ndarray, read_array)
     converter.register_unstructure_hook_func(lambda t: isinstance(t, type) and issubclass(t, np.generic),
                                              lambda v: v.item())
     # A dimension or a fact may be a number or a word: JSON keeps the two apart by itself.

@@ -32,6 +32,7 @@ RUNTIMES: dict[str, tuple[tuple[str, ...], str, str | None]] = {
     "keras": (("keras",), "keras.KerasModel", "tensorflow"),
     "graphdef": (("graphdef",), "tensorflow.FrozenGraph", "tensorflow"),
     "tflite": (("tflite",), "tflite.TFLite", "tensorflow"),
+    "torch": (("diffusers",), "torch.TorchPart", "torch"),
     "acl": (("om",), "acl.Acl", "acl"),  # pyACL is initialised once a process
 }
 
@@ -42,13 +43,15 @@ def open_runner(artifact: Any, *, runtime: str | None = None, threads: int | Non
 
     Args:
         artifact: an .onnx file, a Paddle inference folder, an OpenVINO .xml, a SavedModel folder, a .keras, .h5, frozen
-            .pb or .tflite file, an .om, a Model, or a result that carries one.
+            .pb or .tflite file, a sub-model's folder of a diffusers pipeline, an .om, a Model, or a result that
+            carries one.
         runtime: ``"onnxruntime"`` or ``"openvino"`` for an .onnx file; by default what the artefact says, or what its
             kind is run with.
         threads: of one run; by default what the artefact says, or 2.
         isolated: in a process of its own even where that is not needed: its memory can then be measured.
         settings: of the runtime, see its class: ``providers`` and ``graph_level`` for ONNX Runtime, ``precision`` for
-            OpenVINO, ``onednn`` for Paddle Inference, ``signature`` for a SavedModel or TFLite, ``device`` for pyACL.
+            OpenVINO, ``onednn`` for Paddle Inference, ``signature`` for a SavedModel or TFLite, ``part``, ``compiled``
+            and ``any_size`` for PyTorch, ``device`` for pyACL.
 
     Raises:
         BadInput: no such artefact or runtime, one that does not take it, or an unknown setting.

@@ -1,4 +1,4 @@
-"""What lies at a path: an ONNX file, or a model of Paddle, TensorFlow, TFLite, Keras, OpenVINO or an Ascend chip."""
+"""What lies at a path: an ONNX file, or a model of Paddle, TensorFlow, TFLite, Keras, diffusers, OpenVINO or Ascend."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ KINDS = {
     "graphdef": "a frozen TensorFlow graph (.pb)",
     "tflite": "a TFLite model (.tflite)",
     "om": "an .om that ATC built for an Ascend chip",
+    "diffusers": "one sub-model's folder of a diffusers pipeline (config.json with *.safetensors)",
 }
 
 NAMES = {"paddle": "a Paddle model", "openvino": "an OpenVINO model", "savedmodel": "a TensorFlow SavedModel",
          "keras": "a Keras model", "graphdef": "a frozen TensorFlow graph", "tflite": "a TFLite model",
-         "om": "an .om for an Ascend chip"}
+         "om": "an .om for an Ascend chip", "diffusers": "a part of a diffusers pipeline"}
 
 #: Files that are a whole model by themselves: ending -> kind.
 ENDINGS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".pb": "graphdef", ".tflite": "tflite", ".om": "om"}
@@ -31,10 +32,12 @@ ENDINGS = {".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".pb": "graphdef
 _MAGIC = {".keras": (0, b"PK"), ".h5": (0, b"\x89HDF"), ".hdf5": (0, b"\x89HDF"), ".tflite": (4, b"TFL3")}
 
 BUNDLE = "bundle.json"
+#: Classes of PyTorch models that the kit knows how to feed, as a sub-model's config.json names them.
+DIFFUSERS = ("UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel")
 
 _EXPORT = "export it first with kit.export({path!r})"
 #: Kinds that kit.export takes, besides ONNX files and factories.
-EXPORTABLE = ("paddle", "savedmodel", "keras", "graphdef", "tflite")
+EXPORTABLE = ("paddle", "savedmodel", "keras", "graphdef", "tflite", "diffusers")
 #: What to do where only an ONNX model will do.
 TO_ONNX = {
     **dict.fromkeys(EXPORTABLE, _EXPORT),
@@ -61,9 +64,10 @@ class Source:
 
     @property
     def name(self) -> str:
-        """A short name: the folder's for ``inference.*``, ``model.*`` and ``saved_model.pb``, else the file's."""
+        """A short name: the folder's where every model's file is called alike, else the file's."""
         stem = self.graph.stem
-        return self.graph.resolve().parent.name if stem in ("inference", "model", "saved_model") else stem
+        plain = ("inference", "model", "saved_model", *(["config"] if self.kind == "diffusers" else []))
+        return self.graph.resolve().parent.name if stem in plain else stem
 
     @property
     def folder(self) -> Path:
@@ -78,8 +82,8 @@ class Source:
 
             return Model.open(self.graph).size
         files = [self.graph, *([self.weights] if self.weights else [])]
-        return sum(file.stat().st_size for part in files
-                   for file in (part.rglob("*") if part.is_dir() else [part]) if file.is_file())
+        return sum(file.stat().st_size for file in {
+            file for part in files for file in (part.rglob("*") if part.is_dir() else [part]) if file.is_file()})
 
     def digest(self) -> str:
         """Of the graph and the weights."""
@@ -111,6 +115,8 @@ def recognise(thing: Any) -> Source:
         return _in_folder(path)
     if path.name == BUNDLE:
         _not_a_bundle(path.parent)
+    if path.name == "config.json" and path.is_file() and (found := _diffusers(path.parent)):
+        return found
     if path.suffix in (".json", ".pdmodel"):
         return _paddle(path, path)
     if path.suffix == ".xml":
@@ -127,6 +133,10 @@ def recognise(thing: Any) -> Source:
 
 def _in_folder(folder: Path) -> Source:
     _not_a_bundle(folder)
+    if (folder / "config.json").is_file() or (folder / "model_index.json").is_file():
+        found = _diffusers(folder)
+        if found:
+            return found
     saved = folder / "saved_model.pb"
     if saved.is_file():
         variables = folder / "variables"
@@ -144,6 +154,31 @@ def _in_folder(folder: Path) -> Source:
     if graph.suffix in ENDINGS:
         return _single(folder, graph)
     return _openvino(folder, graph) if graph.suffix == ".xml" else _paddle(folder, graph)
+
+
+def _diffusers(folder: Path) -> Source | None:
+    """A sub-model of a diffusers pipeline; None where the folder holds something else."""
+    config = folder / "config.json"
+    if not config.is_file():
+        parts = sorted(p.parent.name for p in folder.glob("*/config.json"))
+        raise BadInput(f"{folder} is a whole diffusers pipeline, not one model.",
+                       remedy=f"give the folder of one of its parts ({', '.join(parts) or 'there are none'}); "
+                       "kit.families.diffusion takes the whole")
+    about = None
+    with contextlib.suppress(OSError, ValueError):
+        about = json.loads(config.read_text(encoding="utf-8"))
+    if not isinstance(about, dict) or not ("_diffusers_version" in about or "transformers_version" in about):
+        return None
+    name = about.get("_class_name") or next(iter(about.get("architectures") or ()), "model of no named class")
+    if name not in DIFFUSERS:
+        raise BadInput(f"{folder} holds a {name}, which the kit does not know how to feed.",
+                       remedy=f"give one of {', '.join(DIFFUSERS)}; or write a factory and export 'file.py:factory' "
+                       "with its inputs")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise BadInput(f"{folder} has no weights beside config.json (*.safetensors).",
+                       remedy="copy them there, or save the model again with save_pretrained(folder)")
+    return Source("diffusers", folder, config, weights[0] if len(weights) == 1 else folder)
 
 
 def _single(path: Path, graph: Path) -> Source:

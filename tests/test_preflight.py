@@ -131,6 +131,28 @@ def test_a_missing_package_is_told_from_a_broken_one(tmp_path, monkeypatch):
     assert "no-such-thing is not installed" in found.title()
 
 
+def test_what_diffusion_needs_is_looked_up_under_pytorchs_interpreter(monkeypatch):
+    asked = []
+    monkeypatch.setattr(preflight, "_probe", lambda python, modules: dict.fromkeys(modules, ""))
+    monkeypatch.setattr(preflight.worker, "interpreter", lambda name=None: asked.append(name) or sys.executable)
+    found = check_environment("diffusion")
+    assert {package.name for package in found.packages if package.need == "diffusion"} >= {"torch", "diffusers"}
+    assert "torch" in asked
+    assert "diffusion" not in asked
+
+
+@pytest.mark.parametrize(("installed", "severity", "words"), [
+    ({"diffusers": "0.35.2", "transformers": "5.0.0"}, "error", "FLAX_WEIGHTS_NAME"),
+    ({"diffusers": "0.42.1", "transformers": "5.24.0"}, "", ""),
+    ({"torch": "2.9.0", "onnxscript": "0.3.1"}, "warning", "onnxscript 0.4"),
+    ({"torch": "2.13.0+cpu", "onnxscript": "0.7.2"}, "note", "opset 18"),
+])
+def test_pairs_around_pytorch_are_known(installed, severity, words):
+    found = known_bad(installed)
+    assert (found[0].severity if found else "") == severity
+    assert not words or words in found[0].what
+
+
 def test_a_known_bad_pair_makes_it_false(monkeypatch):
     real = preflight.versions()
     monkeypatch.setattr(preflight, "versions", lambda python=None: real | {"onnxruntime": "1.18.0", "numpy": "2.1.0"})

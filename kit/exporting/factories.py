@@ -13,14 +13,16 @@ from typing import Any
 from kit.errors import BadInput, unknown
 from kit.exporting.specs import LayerSource
 
-_ROOTS = {"paddle": "paddle", "tensorflow": "tensorflow", "keras": "tensorflow", "tf_keras": "tensorflow"}
+_ROOTS = {"paddle": "paddle", "tensorflow": "tensorflow", "keras": "tensorflow", "tf_keras": "tensorflow",
+          "torch": "torch", "diffusers": "torch", "transformers": "torch"}
+_WORDS = {"paddle": "Paddle", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 
 
 def framework_of(source: LayerSource) -> str:
-    """What the factory's module imports, without running it: ``tensorflow``, or ``paddle`` where nothing tells.
+    """What the factory's module imports, without running it; ``paddle`` where nothing tells.
 
     Raises:
-        BadInput: it imports both.
+        BadInput: it imports several frameworks.
     """
     path = _file(source.module)
     try:
@@ -31,8 +33,10 @@ def framework_of(source: LayerSource) -> str:
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     found = {_ROOTS[name.partition(".")[0]] for name in names if name.partition(".")[0] in _ROOTS}
     if len(found) > 1:
-        raise BadInput(f"{source.short} imports Paddle and TensorFlow, so nothing says which of them its model is of.",
-                       remedy="give ExportOptions(framework='paddle') or framework='tensorflow'")
+        both = sorted(found)
+        raise BadInput(f"{source.short} imports {' and '.join(_WORDS[name] for name in both)}, so nothing says which "
+                       "of them its model is of.", remedy=f"give ExportOptions(framework={both[0]!r}) or "
+                       f"framework={both[1]!r}")
     return found.pop() if found else "paddle"
 
 

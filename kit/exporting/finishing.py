@@ -22,6 +22,7 @@ from kit.samples import Samples, generated
 from kit.source import Source
 
 VERSION = 2
+_PROFILED = 1_000_000_000  # bytes: above, running the model in this process, twice opened, costs more than it tells
 
 
 def finish(path: Path, source: str, kind: Any, proto: Any, reason: str, compared: Compared, *, notes: list[str],
@@ -32,7 +33,7 @@ def finish(path: Path, source: str, kind: Any, proto: Any, reason: str, compared
     model = Model.open(path, lineage=(Step("export", "", lineage),))
     feed = relayout.feed(compared.trials[0].feed) if compared.trials and not compared.failures else None
     cost = layout_cost(model)
-    if cost.count and feed is not None:
+    if cost.count and feed is not None and model.size <= _PROFILED:
         cost = layout_cost(model, feed)
     return Exported(
         model=model, source=source, kind=kind, opset=model.opset, opset_reason=reason, size=model.size,
@@ -84,7 +85,7 @@ def name_inputs(inputs: tuple[TensorSpec, ...], of_layer: tuple[TensorSpec, ...]
 def short_name(source: Any, found: Source) -> str:
     """The source as a reader knows it: no absolute path."""
     path = Path(found.path)
-    folder = found.kind in ("paddle", "savedmodel") and not path.is_file()
+    folder = found.kind in ("paddle", "savedmodel", "diffusers") and not path.is_file()
     return found.graph.parent.name if folder else path.name
 
 

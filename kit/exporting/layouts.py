@@ -19,7 +19,7 @@ from kit.model import TensorSpec
 TO = {"NCHW": (0, 3, 1, 2), "NHWC": (0, 2, 3, 1)}
 #: How the pictures of a source lie; of an ONNX file only its shapes tell.
 OF_KIND = {"savedmodel": "NHWC", "keras": "NHWC", "graphdef": "NHWC", "tflite": "NHWC", "paddle": "NCHW",
-           "dygraph": "NCHW"}
+           "dygraph": "NCHW", "torch": "NCHW"}
 
 Perms = Mapping[str, tuple[int, ...]]
 

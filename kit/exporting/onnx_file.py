@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,21 @@ def tidy(proto: Any, inputs: Sequence[TensorSpec], *, name: str, producer: tuple
     _lift_constants(proto.graph)
     _name_nodes(proto.graph)
     name_axes(proto, inputs)
+
+
+def drop_copies(proto: Any) -> None:
+    """Take out nodes that only hand on a constant: PyTorch's classic exporter writes them where weights are alike."""
+    constants = {tensor.name for tensor in proto.graph.initializer}
+    final = {value.name for value in proto.graph.output}
+    copies = {node.output[0]: node.input[0] for node in proto.graph.node if node.op_type == "Identity"
+              and node.input[0] in constants and node.output[0] not in final}
+    if copies and not any(attribute.HasField("g") for node in proto.graph.node for attribute in node.attribute):
+        kept = [type(node).FromString(node.SerializeToString()) for node in proto.graph.node
+                if node.output[0] not in copies]
+        for node in kept:
+            node.input[:] = [copies.get(name, name) for name in node.input]
+        del proto.graph.node[:]
+        proto.graph.node.extend(kept)
 
 
 def name_outputs(proto: Any, inputs: Sequence[TensorSpec], runs: Sequence[tuple[Any, Sequence[Any]]]) -> bool:
@@ -84,19 +99,28 @@ def write(proto: Any, path: Path, *, check: bool, beside: Path | None = None) ->
     Raises:
         UnsupportedModel: the checker refuses it.
     """
-    onnx = need("onnx", to="write an ONNX file", extra="base")
     if beside:
         for weights in external_files(beside, proto):
             shutil.copyfile(weights, path.parent / weights.name)
     path.write_bytes(proto.SerializeToString(deterministic=True))
     if check:
-        try:
-            onnx.checker.check_model(str(path), full_check=True)
-        except Exception as error:
-            text = str(error).strip().splitlines()
-            raise UnsupportedModel(f"The model does not pass the ONNX checker: {text[0] if text else error}"[:500],
-                                   remedy="try another opset; or look at the file with ExportOptions(check=False) and "
-                                   "kit.audit", detail=str(error)) from error
+        check_file(path)
+
+
+def check_file(path: Path) -> None:
+    """Have the ONNX checker look at a file, types and shapes included.
+
+    Raises:
+        UnsupportedModel: the checker refuses it.
+    """
+    onnx = need("onnx", to="check an ONNX file", extra="base")
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        raise UnsupportedModel(f"The model does not pass the ONNX checker: {text[0] if text else error}"[:500],
+                               remedy="try another opset; or look at the file with ExportOptions(check=False) and "
+                               "kit.audit", detail=str(error)) from error
 
 
 def missing_weights(proto: Any) -> list[str]:
@@ -127,6 +151,14 @@ def to_opset(proto: Any, opset: int, path: Path) -> Any:
 def version(proto: Any) -> int:
     """The opset of the default domain."""
     return next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def needed_ir_version(opsets: Mapping[str, int]) -> int:
+    """The lowest IR version that goes with these versions of domains; those of one's own do not count."""
+    import onnx
+
+    pairs = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    return onnx.helper.find_min_ir_version_for(pairs, ignore_unknown=True)
 
 
 def operators(proto: Any) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,8 +26,14 @@ class ExportOptions(Options):
                       Help("Where the model will run; decides the opset")] = "onnxruntime"
     opset: Annotated[int | None, Range(7, 21, 1),
                      Help("Version of the ONNX operators; empty: what suits the target")] = None
-    framework: Annotated[Literal["auto", "paddle", "tensorflow"], Help(
+    framework: Annotated[Literal["auto", "paddle", "tensorflow", "torch"], Help(
         "Of a factory's model; auto: what its module imports")] = "auto"
+    exporter: Annotated[Literal["dynamo", "classic"], Help(
+        "Which of PyTorch's two: dynamo writes opset 18 and later, classic (TorchScript) up to 20")] = "dynamo"
+    part: Annotated[Literal["decoder", "encoder"], Help("Of an autoencoder's folder: which half")] = "decoder"
+    operators: Annotated[tuple[tuple[str, str], ...], Help(
+        "From PyTorch: class of a module, or a pattern such as GroupNorm+SiLU -> name of an operator of your own, or "
+        "domain::name; its standard form stays in the file as a function")] = ()
     signature: Annotated[str, Help("Of a SavedModel or TFLite: which of its signatures")] = "serving_default"
     inputs: Annotated[tuple[str, ...], Help(
         'Of a layer, Keras model or frozen graph: its inputs, such as "x:float32[N,3,H,W]"')] = ()
@@ -46,6 +53,8 @@ class ExportOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        pairs = self.operators.items() if isinstance(self.operators, Mapping) else self.operators
+        object.__setattr__(self, "operators", tuple(tuple(pair) if isinstance(pair, list) else pair for pair in pairs))
         for name in ("inputs", "outputs", "axes", "probe"):
             if isinstance(value := getattr(self, name), str):
                 raise BadInput(f"ExportOptions.{name} takes several texts, not one.",

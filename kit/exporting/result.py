@@ -8,6 +8,7 @@ from typing import Literal
 
 from kit.card import Card, Table, bytes_text
 from kit.comparison import CAUSES, PARITY_COLUMNS, TensorParity, worst
+from kit.exporting.custom_operators import CustomOperator
 from kit.exporting.pir import Unsupported
 from kit.exporting.resizing import RESIZE_COLUMNS, ResizeRow, resize_cells
 from kit.exporting.transposes import LayoutCost
@@ -23,7 +24,8 @@ class Exported(Card):
         model: the ONNX file.
         source: what was exported, as it was asked for.
         kind: ``paddle`` (a saved inference model), ``dygraph`` (a layer from a factory), ``savedmodel``, ``keras``
-            (a file or a factory), ``graphdef`` (a frozen graph), ``tflite`` or ``onnx`` (brought along).
+            (a file or a factory), ``graphdef`` (a frozen graph), ``tflite``, ``diffusers`` (a part of a pipeline),
+            ``torch`` (a module from a factory) or ``onnx`` (brought along).
         opset: of the default domain.
         opset_reason: why this one.
         size: bytes of the ONNX file, external weights included.
@@ -44,11 +46,15 @@ class Exported(Card):
         layouts: order of axes asked for, of inputs and of outputs.
         layout: how many Transposes the file holds, and what they cost in ONNX Runtime.
         resizes: every resize of a TensorFlow source, its ONNX node, and how far the pixels are apart.
+        custom: operators of one's own that nodes were made into.
+        memory_forecast: bytes that the conversion was forecast to take; None where nothing forecasts it.
+        memory_peak: bytes that it took; None where it was not measured.
+        seconds: of the conversion alone, without loading and comparing; None where it was not measured.
     """
 
     model: Model
     source: str
-    kind: Literal["paddle", "dygraph", "savedmodel", "keras", "graphdef", "tflite", "onnx"]
+    kind: Literal["paddle", "dygraph", "savedmodel", "keras", "graphdef", "tflite", "diffusers", "torch", "onnx"]
     opset: int
     opset_reason: str
     size: int
@@ -69,6 +75,10 @@ class Exported(Card):
     layouts: tuple[str, str] = ("as is", "as is")
     layout: LayoutCost | None = field(default=None, compare=False)  # measured: never twice the same
     resizes: tuple[ResizeRow, ...] = ()
+    custom: tuple[CustomOperator, ...] = ()
+    memory_forecast: int | None = None
+    memory_peak: int | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
     provenance: Provenance | None = field(default=None, compare=False)
 
     def __bool__(self) -> bool:
@@ -103,7 +113,12 @@ class Exported(Card):
                if self.layouts != ("as is", "as is") else {}),
             **({"Transposes": self.layout.words()} if self.layout and self.layout.count else {}),
             "made by": ", ".join(f"{name} {version}" for name, version in self.tools.items()),
-            **({"took": f"{self.provenance.seconds:.1f} s"} if self.provenance else {}),
+            **({"took": f"{self.provenance.seconds:.1f} s" + (
+                f", of which the exporter {self.seconds:.1f} s" if self.seconds is not None else "")}
+               if self.provenance else {}),
+            **({"memory of the conversion": f"{bytes_text(self.memory_peak)} at the peak" + (
+                f", {bytes_text(self.memory_forecast)} forecast" if self.memory_forecast else "")}
+               if self.memory_peak else {}),
             **{f"note {at}" if len(self.notes) > 1 else "note": note for at, note in enumerate(self.notes, 1)},
         }
 
@@ -125,6 +140,11 @@ class Exported(Card):
         if self.resizes:
             tables.append(Table("Resizes, on a picture from 0 to 1", RESIZE_COLUMNS,
                                 tuple(map(resize_cells, self.resizes))))
+        if self.custom:
+            tables.append(Table("Operators of your own", ("asked for", "operator", "nodes", "inputs", "attributes",
+                                                          "standard form"), tuple(
+                (row.asked, row.operator, row.count, row.inputs, ", ".join(row.attributes) or "-",
+                 ", ".join(row.body)) for row in self.custom)))
         if self.unsupported:
             tables.append(unsupported_table(self.unsupported))
         return tuple(tables)

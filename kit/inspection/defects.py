@@ -168,8 +168,12 @@ def _foreign(graph: Graph) -> Iterator[Finding]:
     for domain in sorted({n.domain for n in graph.nodes} - {"", "ai.onnx.ml"}):
         nodes = [n for n in graph.nodes if n.domain == domain]
         kinds = ", ".join(sorted({n.operator for n in nodes}))
+        local = {(f.domain, f.name) for f in graph.proto.functions}
+        advice = "the file holds their standard form: a runtime that takes functions runs that, and the rule " \
+            "inline-functions writes it out" if all((n.domain, n.operator) in local for n in nodes) else \
+            "only a runtime that brings this domain can run them"
         yield Finding("note", "", tuple(n.name for n in nodes), f"operators outside the ONNX standard: {domain} "
-                      f"({kinds})", "the file", advice="only a runtime that brings this domain can run them")
+                      f"({kinds})", "the file", advice=advice)
 
 
 def _doubles(graph: Graph) -> Iterator[Finding]:

@@ -115,10 +115,18 @@ class Repairs:
             return rule
         if here:
             return here[0]
+        if nodes and set(nodes) <= self._functions and "inline-functions" in self._edits:
+            return "inline-functions"
         if rule in self._edits and not (nodes and set(nodes) <= self.gone):
             return rule
         order = _GONE if nodes and set(nodes) <= self.gone else _CHANGED
         return next((name for name in order if name in self._edits), rule)
+
+    @functools.cached_property
+    def _functions(self) -> set[str]:
+        """Nodes whose operator the model brings along as a function."""
+        local = {(function.domain, function.name) for function in self.graph.proto.functions}
+        return {node.name for node in self.graph.nodes if (node.domain, node.operator) in local}
 
     @functools.cached_property
     def _edits(self) -> set[str]:

@@ -16,7 +16,7 @@ def test_every_option_has_a_control_that_starts_at_the_default():
 def test_layouts_and_framework_are_lists_and_the_signature_a_text():
     assert label("input_layout") == "Input layout"
     for name, choices in (("input_layout", ["as is", "NCHW", "NHWC"]), ("output_layout", ["as is", "NCHW", "NHWC"]),
-                          ("framework", ["auto", "paddle", "tensorflow"])):
+                          ("framework", ["auto", "paddle", "tensorflow", "torch"])):
         offered = CONTROLS[name].widget.options
         assert [option[1] if isinstance(option, tuple) else option for option in offered] == choices
     control = Control({field.name: field for field in fields(ExportOptions)}["signature"], "serving_default")
