@@ -249,8 +249,8 @@ def _benchmark(given: Sequence[Entry], fed: list[dict[str, np.ndarray]], options
     timings = compare(times, options, about)
     return Benchmark(
         timings=timings, rounds=options.rounds, runs=options.runs, threads=options.threads,
-        confidence=options.confidence, feeds=_feeds_text(fed), machine=_machine(busy, load),
-        alarms=(*_busy_alarm(busy, load, options), *noise_alarms(timings, options)),
+        confidence=options.confidence, feeds=_feeds_text(fed), machine=machine_facts(busy, load),
+        alarms=(*busy_alarm(busy, load, options), *noise_alarms(timings, options)),
         recorded=tuple(row for entry in given if entry.device
                        for row in recorded_timings(entry.name, entry.thing.results)))
 
@@ -316,7 +316,8 @@ def noise_alarms(timings: Sequence[Timing], options: BenchmarkOptions) -> tuple[
             *([f"uneven times, 95th percentile over median: {', '.join(uneven)}"] if uneven else []))
 
 
-def _busy_alarm(busy: float, load: float | None, options: BenchmarkOptions) -> tuple[str, ...]:
+def busy_alarm(busy: float, load: float | None, options: BenchmarkOptions) -> tuple[str, ...]:
+    """A sentence where too much of the processor was in use before the first round, as ``busy_share`` says."""
     if busy <= options.alarm_busy:
         return ()
     words = f", load average {load:.1f} on {os.cpu_count()} cores" if load is not None else ""
@@ -340,7 +341,8 @@ def load_average() -> float | None:
         return None
 
 
-def _machine(busy: float, load: float | None) -> dict[str, str]:
+def machine_facts(busy: float, load: float | None) -> dict[str, str]:
+    """Processor, and how busy it was, for a card."""
     return {"processor": f"{this_processor().name}, {os.cpu_count()} cores", "busy before": f"{busy:.0%}",
             **({"load average before": f"{load:.2f}"} if load is not None else {})}
 

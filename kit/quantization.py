@@ -19,6 +19,7 @@ from kit.int8 import qdq
 from kit.int8.choosing import Chooser, overrules
 from kit.int8.integer_kernels import why_not_faster
 from kit.int8.processor import byte_types, this_processor
+from kit.int8.qdq_read import QDQ
 from kit.int8.quantizable import KNOWN_TYPES, LAYOUTS, WEIGHTED, Network
 from kit.int8.result import BiasCorrection, NodeSetting, Quantized, Trial
 from kit.model import Model, read
@@ -29,12 +30,13 @@ from kit.weights_file import weights_bytes
 
 __all__ = ["BiasCorrection", "NodeSetting", "QuantizeOptions", "Quantized", "Trial", "quantize", "why_not_faster"]
 
-VERSION = 5
+VERSION = 6
 _PRECISIONS = {"int8-weights": "weight_only", "int4-weights": "weight_only", "fp16": "half", "dynamic": "dynamic"}
 # Options that not every precision follows, each with those that do.
 _FOLLOWED_BY = {
     **dict.fromkeys(("method", "percentile", "tensor_methods", "activation_type", "weight_type", "bias_correction",
                      "float_weights"), ("int8",)),
+    "int8_weights": ("int8", "int8-weights"),
     **dict.fromkeys(("per_channel", "reduce_range"), ("int8", "dynamic")),
     "quantize_types": ("int8", "int8-weights", "int4-weights", "dynamic"),
     "block": ("int8-weights", "int4-weights"),
@@ -90,6 +92,11 @@ class QuantizeOptions(Options):
         Help("how nodes that stay in float store their weights; int8 takes a quarter of the room, is rounded, and is "
              "unpacked on every run, which takes time"),
     ] = "float"
+    int8_weights: Annotated[
+        tuple[str, ...],
+        Help("names of nodes that stay in float and store their weights as int8 even so; with weights only: those of "
+             "convolutions, which have no other form"),
+    ] = ()
 
     def spares(self, node: Any) -> str:
         """Why these options leave a node (``onnx.NodeProto``) as it is; "" when they do not."""
@@ -161,7 +168,8 @@ def _check_followed(options: QuantizeOptions) -> None:
 def _other_precision(model: Model, calibration: Calibration | None, options: QuantizeOptions,
                      runs: Path | str | None, report: Report) -> Quantized:
     """The stage for precisions without QDQ nodes: ``kit.precisions`` writes, this describes."""
-    network = Network.of(model.path)
+    # What stays in float of an INT8 model can still be stored in few bits.
+    network = Network.of(model.path, quantized=options.precision.endswith("-weights"))
     network.check_names(options.keep_float)
     network.check_types(options.keep_float_types)
     writer = importlib.import_module(f"kit.precisions.{_PRECISIONS[options.precision]}")
@@ -172,7 +180,8 @@ def _other_precision(model: Model, calibration: Calibration | None, options: Qua
         after = read(made.path, weights=False)
         nodes = tuple(
             NodeSetting(node.name, node.op_type, *written.nodes.get(node.name, ("float", "")),
-                        _weight_bytes(network, node), _asked(node, options)) for node in network.nodes)
+                        _weight_bytes(network, node), _asked(node, options))
+            for node in network.nodes if node.op_type not in QDQ)
         return Quantized(
             model=made, method="", activation_type="float16" if options.precision == "fp16" else "float32", reason="",
             per_channel=options.per_channel, reduce_range=False, nodes=nodes, trials=(), sqnr=None,
@@ -189,8 +198,9 @@ def recipe_for(options: QuantizeOptions) -> tuple[qdq.Recipe, str]:
     """Types and scales for this processor and these options, and the reason in words."""
     types = byte_types(this_processor(), options.activation_type, options.reduce_range, options.weight_type,
                        options.runtime)
-    return qdq.Recipe(types.activation, options.per_channel, types.reduce_range, options.float_weights == "int8",
-                      types.weight, options.runtime), types.reason
+    stored = options.float_weights == "int8" or options.int8_weights
+    return qdq.Recipe(types.activation, options.per_channel, types.reduce_range, stored, types.weight,
+                      options.runtime), types.reason
 
 
 def plan(network: Network, calibration: Calibration, options: QuantizeOptions) -> dict[str, str]:
@@ -199,7 +209,7 @@ def plan(network: Network, calibration: Calibration, options: QuantizeOptions) -
     Raises:
         BadInput: an unknown node name or operator type, or nothing left to make INT8.
     """
-    network.check_names(options.keep_float)
+    network.check_names((*options.keep_float, *options.int8_weights))
     network.check_types(options.keep_float_types)
     network.check_types(options.quantize_types, KNOWN_TYPES)
     silent_tensors = {t.name for t in calibration.tensors if not t.elements}

@@ -9,7 +9,8 @@ import importlib
 import importlib.util
 
 _MODULES = ("chart", "picture", "exporting", "layouts", "operators", "graph", "calibration", "quantization",
-            "searching", "verification", "benchmarking", "rooflines", "ascend", "ocr", "detection")
+            "searching", "verification", "benchmarking", "rooflines", "ascend", "ocr", "detection", "diffusion",
+            "diffusion_ranges")
 
 
 def __getattr__(name: str):

@@ -63,7 +63,10 @@ class Chart:
 
     def png(self, scale: float = 1.5) -> bytes:
         """The static picture; ``scale`` is picture pixels per CSS pixel."""
-        return _fewer_colours(self._draw("png", scale))
+        drawn = self._draw("png", scale)
+        # Pictures that are to be compared keep their colours, as long as that stays small enough to store.
+        true = len(drawn) <= _PHOTO and any(trace.type == "image" for trace in self.figure.data)
+        return drawn if true else _fewer_colours(drawn)
 
     def svg(self) -> str:
         """The static picture as one ``<svg>`` element, named for screen readers by the text alternative."""

@@ -69,17 +69,18 @@ class Plane:
         layout = scale.layout
         axis = getattr(self.axes, f"{side}axis")
         limits = getattr(self.axes, f"set_{side}lim")
-        if scale.categories is not None:
-            axis.set_ticks(range(len(scale.categories)), [style.words(name) for name in scale.categories])
-            for label in axis.get_ticklabels():
-                label.set_parse_math(False)
-            limits(-0.5, len(scale.categories) - 0.5)
-        elif layout.tickvals is not None:
+        if layout.tickvals is not None:
             shown = layout.ticktext if layout.ticktext is not None else layout.tickvals
             axis.set_ticks(scale.positions(layout.tickvals), [style.words(text) for text in shown], minor=False)
             axis.set_minor_formatter(NullFormatter())  # a logarithmic axis would add its own between them
+        elif scale.categories is not None:
+            axis.set_ticks(range(len(scale.categories)), [style.words(name) for name in scale.categories])
         else:
             self._number_ticks(axis, scale)
+        if scale.categories is not None:
+            for label in axis.get_ticklabels():
+                label.set_parse_math(False)
+            limits(-0.5, len(scale.categories) - 0.5)
         if layout.range is not None:
             low, high = (10.0 ** float(v) if scale.log else scale.position(v) for v in layout.range)
             limits(low, high)
@@ -108,7 +109,7 @@ class Plane:
 
         layout = scale.layout
         if scale.log:
-            axis.set_major_locator(LogLocator(numticks=9))
+            axis.set_major_locator(LogLocator(numticks=9, subs=(1, 2, 5) if layout.dtick == "D2" else (1,)))
             axis.set_minor_formatter(NullFormatter())
         elif isinstance(layout.dtick, int | float):
             axis.set_major_locator(MultipleLocator(layout.dtick))
@@ -123,8 +124,9 @@ class Plane:
 
     def turn_long_labels(self, size: tuple[int, int]) -> None:
         """Slant category names that would run into each other, and leave some out when there are very many."""
-        names = self.x.categories
-        if names is None or self.x.layout.tickangle is not None or not self.axes.xaxis.get_visible():
+        names, given = self.x.categories, self.x.layout
+        chosen = given.tickangle is not None or given.tickvals is not None
+        if names is None or chosen or not self.axes.xaxis.get_visible():
             return
         room = self.axes.get_position().width * size[0] / max(1, len(names))
         longest = max((len(line) for name in names for line in style.words(name).splitlines()), default=0)

@@ -6,6 +6,7 @@ import base64
 import functools
 import html
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,13 @@ def _plain(value: Any) -> np.ndarray:
         array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
         return array.reshape([int(n) for n in str(value["shape"]).split(",")]) if "shape" in value else array
     return np.asarray(value)
+
+
+def logarithmic(title: str, values: Iterable[float | None]) -> dict[str, Any]:
+    """A logarithmic axis for these values; with 2 and 5 beside the powers of ten where those are few."""
+    seen = [value for value in values if value]
+    few = {"dtick": "D2"} if seen and max(seen) < 1000 * min(seen) else {}
+    return {"type": "log", "title": {"text": title}, **few}
 
 
 def picture_source(pixels: np.ndarray) -> str:

@@ -18,7 +18,7 @@ from kit.errors import BadInput
 from kit.families.diffusion_alarms import Alarm, PictureWatch
 from kit.families.diffusion_drawn import Drawn, DrawOptions
 from kit.families.diffusion_pipeline import Pipeline, ask, open_parts
-from kit.families.diffusion_schedulers import Scheduler
+from kit.families.diffusion_schedulers import Scheduler, guided
 from kit.families.diffusion_tokens import PromptTokens
 from kit.options import expect
 from kit.progress import Report, Tick, silent
@@ -97,11 +97,6 @@ def starting_noise(pipeline: Pipeline, count: int, seed: int) -> np.ndarray:
     """Noise for ``count`` pictures, float32 [count, 4, h, w]; that of picture n depends on the seed and n alone."""
     return np.stack([np.random.default_rng((seed, at)).standard_normal(pipeline.latent_shape, np.float32)
                      for at in range(count)])
-
-
-def guided(noise: np.ndarray, guidance: float) -> np.ndarray:
-    """Answers without prompt and with it, [2, ...], made one, [1, ...]: classifier-free guidance (Ho 2022)."""
-    return noise[:1] + np.float32(guidance) * (noise[1:] - noise[:1])
 
 
 def _given(latents: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
 from dataclasses import dataclass, field
 from html import escape
 from typing import Annotated, Literal
@@ -13,6 +11,7 @@ import numpy as np
 
 from kit.card import Card, Table
 from kit.families.diffusion_alarms import Alarm
+from kit.families.diffusion_png import png
 from kit.options import Help, Options, Range
 from kit.record import Provenance, digest
 
@@ -100,13 +99,4 @@ class Drawn(Card):
 
 def data_uri(picture: np.ndarray) -> str:
     """A picture, [H, W, 3] in 0..1, as a PNG inside a ``data:`` address; what is not finite becomes black."""
-    height, width, _ = picture.shape
-    pixels = (np.nan_to_num(picture, posinf=1, neginf=0) * 255).round().astype(np.uint8)
-    # Each line of a PNG begins with the number of its filter; 0 is none.
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1).tobytes()
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(lines)),
-              (b"IEND", b""))
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks)
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()

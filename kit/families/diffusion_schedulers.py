@@ -6,8 +6,11 @@ In numpy, and nothing of the kit but its errors is needed. The formulas are thos
 https://arxiv.org/abs/2010.02502, equation 12) and Liu et al. 2022 (PNDM, https://arxiv.org/abs/2202.09778, equations 9
 and 12). Which timesteps are visited, and that PNDM visits its second twice, is what diffusers 0.42 does; a test holds
 both against diffusers step by step.
+
+It travels to an Ascend box inside ``draw_on_box.py``, so it keeps to Python 3.8, where zip() has no strict=.
 """
 
+# ruff: noqa: B905
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -112,6 +115,11 @@ class Sampler:
         return float(self._alphas[timestep]) if timestep >= 0 else self._last
 
 
+def guided(noise: np.ndarray, guidance: float) -> np.ndarray:
+    """Answers without prompt and with it, [2, ...], made one, [1, ...]: classifier-free guidance (Ho 2022)."""
+    return noise[:1] + np.float32(guidance) * (noise[1:] - noise[:1])
+
+
 #: Adams-Bashforth: weights of the newest answer first, by how many there are.
 _WEIGHTS = {2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
@@ -146,7 +154,7 @@ class _Pndm(Sampler):
                 self._began = latents
             else:
                 weights = _WEIGHTS[len(self._answers)]
-                answer = sum(weight * kept for weight, kept in zip(weights, self._answers, strict=True))
+                answer = sum(weight * kept for weight, kept in zip(weights, self._answers))
         now, then = self._alpha(timestep), self._alpha(target)
         if self._velocity:
             answer = now**0.5 * answer + (1 - now) ** 0.5 * latents

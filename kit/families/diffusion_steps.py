@@ -19,9 +19,10 @@ import numpy as np
 from kit.card import Card, Table
 from kit.errors import BadInput
 from kit.evidence.entries import versions
-from kit.families.diffusion_drawing import guided, scheduler_of
+from kit.families.diffusion_drawing import scheduler_of
 from kit.families.diffusion_drawn import DrawOptions
 from kit.families.diffusion_pipeline import Pipeline, ask, open_parts
+from kit.families.diffusion_schedulers import guided
 from kit.families.diffusion_trajectory import Trajectory, far, prompts_of, walk
 from kit.options import expect
 from kit.progress import Report, part, silent, track

@@ -16,11 +16,16 @@ from kit.need import need
 MIN_OPSET = 13  # QuantizeLinear and DequantizeLinear take one scale a channel from here on
 
 
-def prepare(proto: Any, name: str = "the model") -> Any:
+def prepare(proto: Any, name: str = "the model", *, quantized: bool = False) -> Any:
     """Put a model (``onnx.ModelProto``, changed in place) into the form that is calibrated and quantized.
 
     Constants become initializers, every node gets a name of its own, initializers are taken off the inputs, and types
     and shapes are inferred as far as possible.
+
+    Args:
+        proto: the model.
+        name: of it, for messages.
+        quantized: take a model with QuantizeLinear and DequantizeLinear nodes too.
 
     Raises:
         UnsupportedModel: the opset is older than 13, or the model is quantized already.
@@ -33,7 +38,7 @@ def prepare(proto: Any, name: str = "the model") -> Any:
             remedy="export it again with opset=17, or raise it: kit.export(the .onnx file, "
             "kit.ExportOptions(opset=17))")
     graph = proto.graph
-    if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
+    if not quantized and any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
         raise UnsupportedModel(f"{name} holds QuantizeLinear or DequantizeLinear nodes: it is quantized already.",
                                remedy="give the float model that it was made from")
     plain(proto)

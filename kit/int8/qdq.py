@@ -36,7 +36,7 @@ class Recipe:
         activation: ``uint8`` or ``int8``.
         per_channel: one scale for each output channel of the weights.
         reduce_range: keep weights to 7 bits.
-        store_int8: nodes that compute in float keep their weights as int8 in the file.
+        store_int8: nodes that compute in float keep their weights as int8 in the file: all of them, or those named.
         weight: ``int8`` or ``uint8``.
         layout: the runtime that the nodes are laid out for; see ``kit.int8.layouts``.
     """
@@ -44,7 +44,7 @@ class Recipe:
     activation: str = "uint8"
     per_channel: bool = True
     reduce_range: bool = False
-    store_int8: bool = False
+    store_int8: bool | tuple[str, ...] = False
     weight: str = "int8"
     layout: str = "onnxruntime"
 
@@ -181,7 +181,8 @@ def skeleton(network: Network, ranges: Mapping[str, tuple[float, float]], nodes:
     if LAYOUTS[recipe.layout].round_outputs:
         open_ends(made.graph)
     if recipe.store_int8:
-        store_int8(made.graph, network, [node for node in network.nodes if node.name not in set(nodes)])
+        stored = {node.name for node in network.nodes} if recipe.store_int8 is True else set(recipe.store_int8)
+        store_int8(made.graph, network, [node for node in network.nodes if node.name in stored - set(nodes)])
     return _filled_later(tidy(made), network)
 
 

@@ -55,13 +55,17 @@ def place(source: str, tensor: Any, data_type: int = 0) -> Any:
                             doc_string=source, data_location=onnx.TensorProto.EXTERNAL)
 
 
-def store_int8(graph: Any, network: Network, nodes: list[Any]) -> None:
-    """Store the weights of float nodes as int8 behind a DequantizeLinear; the runtime unpacks them."""
+def store_int8(graph: Any, network: Network, nodes: list[Any]) -> dict[str, str]:
+    """Store the weights of float nodes as int8 behind a DequantizeLinear; the runtime unpacks them.
+
+    Returns:
+        The new constants, still empty -> the float weights that they are to be rounded from.
+    """
     import onnx
 
     present = {tensor.name: tensor for tensor in graph.initializer}
     restored = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    added = []
+    added, stored = [], {}
     for weights, node in {network.weights(node): node for node in nodes if network.weights(node)}.items():
         if weights not in present:
             continue
@@ -75,9 +79,11 @@ def store_int8(graph: Any, network: Network, nodes: list[Any]) -> None:
         others = tuple(at for at in range(len(tensor.dims)) if at != axis)
         scale = np.abs(network.extent(weights, axis)).max(axis=others) / np.float32(127)
         scale = np.where(scale == 0, np.float32(1), scale)
+        empty = place(weights, tensor, onnx.TensorProto.INT8)
+        empty.name = f"{weights}_q"
+        stored[empty.name] = weights
         graph.initializer.remove(present[weights])
-        graph.initializer.append(place(weights, tensor, onnx.TensorProto.INT8))
-        graph.initializer[-1].name = f"{weights}_q"
+        graph.initializer.append(empty)
         graph.initializer.extend(onnx.numpy_helper.from_array(array, f"{weights}_{part}") for part, array in (
             ("scale", scale), ("zero_point", np.zeros(scale.shape, np.int8))))
         added.append(onnx.helper.make_node(
@@ -86,6 +92,7 @@ def store_int8(graph: Any, network: Network, nodes: list[Any]) -> None:
     rest = list(graph.node)
     del graph.node[:]
     graph.node.extend([*added, *rest])
+    return stored
 
 
 def open_ends(graph: Any) -> None:

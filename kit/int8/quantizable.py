@@ -48,14 +48,14 @@ class Network:
     path: Path | None = None
 
     @classmethod
-    def of(cls, path: Path) -> Network:
-        """The network of a file, with its large weights left on the disk.
+    def of(cls, path: Path, *, quantized: bool = False) -> Network:
+        """The network of a file, with its large weights left on the disk; ``quantized`` as `prepare` has it.
 
         Raises:
             BadInput: the file is missing, truncated or not ONNX.
             UnsupportedModel: the opset is older than 13, or the model is quantized already.
         """
-        return cls(prepare(read_light(path), path.name), path.name, path)
+        return cls(prepare(read_light(path), path.name, quantized=quantized), path.name, path)
 
     def values(self, name: str) -> np.ndarray:
         """The values of a constant, read when asked for."""

@@ -18,6 +18,9 @@ from kit.calibration import Calibration, short_name
 from kit.errors import BadInput, UnsupportedModel
 from kit.int8.noise import decibels
 from kit.int8.preparing import prepare
+from kit.int8.qdq import Rounding
+from kit.int8.qdq_edits import store_int8
+from kit.int8.qdq_read import effective
 from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.need import need
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from kit.quantization import QuantizeOptions
 
 DOMAIN = "com.microsoft"
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Products add up bytes: what goes in is rounded to bytes block by block while it runs. With 0 (all in float32)
 #: ONNX Runtime 1.31 unpacks 8-bit weights on every run: 79 ms against 0.3 ms for 32 rows by 768 x 3072, measured; it
 #: was 3 dB nearer to float, of 44.
@@ -106,23 +110,28 @@ def write(model: Model, folder: Path, options: QuantizeOptions, calibration: Cal
     if block & (block - 1):
         raise BadInput(f"A block of {block} weights is not possible: MatMulNBits takes powers of two.",
                        remedy="give block=32, 64 or 128")
-    proto = prepare(read_light(model.path), model.path.name)
-    network = Network(proto, model.path.name)
+    proto = prepare(read_light(model.path), model.path.name, quantized=True)
+    network = Network(proto, model.path.name, model.path)
     why = _plan(network, options)
-    chosen = [node for node in network.nodes if not why[node.name]]
+    chosen = [node for node in network.nodes if not why[node.name] and node.op_type not in CONVOLUTIONS]
+    convolutions = [node for node in network.nodes if not why[node.name] and node.op_type in CONVOLUTIONS]
     stored = Weights(model.path, proto)
     weights_of = {node.name: matrices.key(node) for node in chosen}
     # Several nodes may share one matrix.
     shapes = {weights_of[node.name]: matrices.shape(network, node) for node in chosen}
+    before = effective(proto, options.runtime)
+    rounding = _store_convolutions(proto, network, convolutions)
     _rewrite(proto, network, weights_of, shapes, bits, block)
     lost: dict[str, float] = {}
-    source = _Source(stored, tuple(shapes), bits, block, lost, report)
+    source = _Source(stored, tuple(shapes), bits, block, lost, rounding, report)
     path = folder / f"{short_name(model)}.{options.precision}.onnx"
     save_streamed(proto, path, source)
     setting = f"INT{bits} weights"
-    nodes = {name: ("float", reason) if reason else (setting, f"its weights keep {lost[weights_of[name][0]]:.1f} dB")
-             for name, reason in why.items()}
-    return Written(path, nodes, _notes(network, lost, bits, block))
+    nodes = {name: (before.get(name, "float"), "" if before.get(name) == "INT8" else reason) for name, reason
+             in why.items()}
+    nodes |= {node.name: (setting, f"its weights keep {lost[weights_of[node.name][0]]:.1f} dB") for node in chosen}
+    nodes |= {node.name: (setting, f"its weights keep {lost[network.weights(node)]:.1f} dB") for node in convolutions}
+    return Written(path, nodes, _notes(network, lost, bits, block, before))
 
 
 def _plan(network: Network, options: QuantizeOptions) -> dict[str, str]:
@@ -130,12 +139,17 @@ def _plan(network: Network, options: QuantizeOptions) -> dict[str, str]:
     network.check_names(options.keep_float)
     network.check_types(options.keep_float_types)
     network.check_types(options.quantize_types, ("MatMul", "Gemm"))
+    network.check_names(options.int8_weights)
     why = {}
     for node in network.nodes:
-        reason = _obstacle(network, node, options.block)
+        named = node.name in options.int8_weights
+        reason = _conv_obstacle(network, node) if named else _obstacle(network, node, options.block)
+        if named and reason:
+            raise BadInput(f"{node.name!r} is named in int8_weights: {reason}.",
+                           remedy="name convolutions with constant float32 weights")
         why[node.name] = reason or options.spares(node)
     if all(why.values()):
-        convolutions = sum(node.op_type in ("Conv", "ConvTranspose") for node in network.nodes)
+        convolutions = sum(node.op_type in CONVOLUTIONS for node in network.nodes)
         told = f" Its {convolutions} convolutions have no such form." if convolutions else ""
         raise UnsupportedModel(
             f"Nothing in {network.name} is a MatMul or Gemm with constant weights that could be stored in few "
@@ -145,13 +159,35 @@ def _plan(network: Network, options: QuantizeOptions) -> dict[str, str]:
 
 
 def _obstacle(network: Network, node: Any, block: int) -> str:
-    if node.op_type in ("Conv", "ConvTranspose"):
-        return "MatMulNBits multiplies matrices only; float_weights='int8' of static INT8 stores these as int8"
+    if node.op_type in CONVOLUTIONS:
+        return "MatMulNBits multiplies matrices only; int8_weights, by its name, stores these as int8"
     reason = matrices.obstacle(network, node)
     if reason:
         return reason
     inputs, _ = matrices.shape(network, node)
     return f"its {inputs} inputs do not fill a block of {block}" if inputs < block else ""
+
+
+def _conv_obstacle(network: Network, node: Any) -> str:
+    if node.op_type not in CONVOLUTIONS or node.domain not in ("", "ai.onnx"):
+        return f"it is a {node.op_type}, and int8_weights is for convolutions"
+    weights = network.constants.get(node.input[1])
+    return "" if weights is not None and weights.data_type == 1 else "its weights are not constant float32"
+
+
+def _store_convolutions(proto: Any, network: Network, nodes: list[Any]) -> dict[str, tuple[str, Rounding]]:
+    """Give convolutions int8 weights, declared and still empty: constant -> float weights and how to round them."""
+    import onnx
+
+    stored = store_int8(proto.graph, network, nodes)
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    found = {}
+    for name, weights in stored.items():
+        constants[name].ClearField("doc_string")
+        scale, zero = (onnx.numpy_helper.to_array(constants[f"{weights}_{part}"]) for part in ("scale", "zero_point"))
+        axis = next(network.channel_axis(node) for node in nodes if node.input[1] == weights)
+        found[name] = weights, Rounding(scale, zero, axis)
+    return found
 
 
 def _rewrite(proto: Any, network: Network, weights_of: Mapping[str, Key], shapes: Mapping[Key, tuple[int, int]],
@@ -187,13 +223,21 @@ class _Source:
     """Hands ``save_streamed`` one array at a time, and notes what rounding has cost each matrix."""
 
     def __init__(self, stored: Weights, keys: tuple[Key, ...], bits: int, block: int, lost: dict[str, float],
-                 report: Report) -> None:
+                 rounding: Mapping[str, tuple[str, Rounding]], report: Report) -> None:
+        self.rounding = rounding
         self.stored, self.bits, self.block, self.lost, self.report = stored, bits, block, lost, report
         self.parts = {name: (key, part) for key in keys for part, name in enumerate(_names(key, bits))}
-        self.total, self.last = len(keys), (("", False), None)
+        self.total, self.last = len(keys) + len(rounding), (("", False), None)
 
     def __call__(self, name: str) -> np.ndarray:
         """The values of a constant that the graph does not hold itself."""
+        if name in self.rounding:
+            weights, rounding = self.rounding[name]
+            self.report(Tick(len(self.lost), self.total, "packing weights"))
+            values = self.stored.array(weights)
+            noise = sum(float(np.square(gap, dtype=np.float64).sum()) for _, gap in rounding.errors(values))
+            self.lost[weights] = _decibels(noise, values)
+            return rounding.round(values)
         if name not in self.parts:
             return self.stored.array(name)
         key, part = self.parts[name]
@@ -201,22 +245,27 @@ class _Source:
             self.report(Tick(len(self.lost), self.total, "packing weights"))
             matrix = matrices.values(self.stored, key)
             packed = pack(matrix, self.bits, self.block)
-            power = float(np.square(matrix, dtype=np.float64).sum())
-            noise = float(np.square(matrix - packed.restore(), dtype=np.float64).sum())
-            self.lost[key[0]] = decibels(noise / power if power else 0.0)
+            self.lost[key[0]] = _decibels(float(np.square(matrix - packed.restore(), dtype=np.float64).sum()), matrix)
             self.last = (key, packed)
         packed = self.last[1]
         return (packed.values, packed.scales, packed.zero_points)[part]
 
 
-def _notes(network: Network, lost: dict[str, float], bits: int, block: int) -> tuple[str, ...]:
+def _decibels(noise: float, values: np.ndarray) -> float:
+    power = float(np.square(values, dtype=np.float64).sum())
+    return decibels(noise / power if power else 0.0)
+
+
+def _notes(network: Network, lost: dict[str, float], bits: int, block: int, before: Mapping[str, str]
+           ) -> tuple[str, ...]:
     worst = min(lost, key=lost.__getitem__)
-    notes = [f"{len(lost)} matrices in {bits} bits, {block} weights a scale; {worst!r} keeps least, "
-             f"{lost[worst]:.1f} dB.", "What goes into them is rounded to bytes while the model runs."]
-    convolutions = sum(node.op_type in ("Conv", "ConvTranspose") for node in network.nodes)
-    if convolutions:
-        notes.append(f"{convolutions} convolutions keep float weights: static INT8 with float_weights='int8' stores "
-                     "such weights as int8, which saves room and costs time.")
+    notes = [f"{len(lost)} weights in {bits} bits, matrices with a scale for {block} each; {worst!r} keeps least, "
+             f"{lost[worst]:.1f} dB.", "What goes into matrices is rounded to bytes while the model runs."]
+    left = sum(node.op_type in CONVOLUTIONS and before.get(node.name, "float") == "float"
+               and node.input[1] not in lost for node in network.nodes)
+    if left:
+        notes.append(f"{left} convolutions keep float weights; those named in int8_weights are stored as int8, which "
+                     "saves room, and time only where the runtime does not unpack them on every run.")
     return tuple(notes)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import warnings
 
 import numpy as np
@@ -125,6 +126,16 @@ def test_a_logarithmic_axis_spaces_powers_evenly():
     picture = pixels(Chart(figure.update_yaxes(type="log"), "powers"))
     red, green, blue = (box(picture, colour)[1] for colour in ("#FF0000", "#00FF00", "#0000FF"))
     assert red - green == pytest.approx(green - blue, abs=3)
+
+
+@pytest.mark.parametrize(("values", "labels"), [
+    ([0.04, None, 1.5], ["0.05", "0.1", "0.2", "0.5", "1"]), ([1e-4, 0.1, 1.0], [
+        "0.0001", "0.001", "0.01", "0.1", "1"])])
+def test_a_short_logarithmic_axis_has_more_than_powers_of_ten(values, labels):
+    figure = go.Figure(go.Scatter(x=["a", "b", "c"], y=values)).update_yaxes(**style.logarithmic("how much", values))
+    said = re.findall(r"<!-- ([^ ]+) -->", Chart(figure, "words").svg())
+    assert [label for label in labels if label not in said] == []
+    assert ("0.2" in said) == ("0.2" in labels)
 
 
 def test_a_gap_in_a_line_stays_a_gap():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from onnx import helper
 from quantization_models import attention_net, conv_net, feeds, save
 
+import kit
 from kit.errors import BadInput, UnsupportedModel
 from kit.int8.noise import decibels
 from kit.model import Model, read
@@ -104,7 +105,7 @@ def test_gemm_becomes_a_product_and_an_addition_where_that_is_exact(tmp_path):
     assert written.nodes["gemm"][0] == "INT8 weights"
     assert "alpha" in written.nodes["scaled"][1]
     assert "do not fill a block" in written.nodes["small"][1]
-    assert "float_weights='int8'" in written.nodes["conv"][1]
+    assert "int8_weights" in written.nodes["conv"][1]
     assert any("1 convolutions keep float weights" in note for note in written.notes)
     kinds = [node.op_type for node in read(written.path).graph.node]
     assert kinds == ["Conv", "Flatten", "MatMulNBits", "Add", "Gemm", "Reshape", "MatMul"]
@@ -138,3 +139,38 @@ def test_weights_beside_the_model_work_alike(block, tmp_path):
     onnx.save_model(proto, str(outside), save_as_external_data=True, location="block.data", size_threshold=100)
     inside, beside = write(block, tmp_path, "int4-weights"), write(Model.open(outside), outside.parent, "int4-weights")
     assert inside.path.read_bytes() == beside.path.read_bytes()
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_an_int8_model_computes_in_float_is_stored_in_few_bits(tmp_path, runtime):
+    model = Model.open(mixed_net(tmp_path / "mixed.onnx"))
+    samples = feeds(4, shape=(1, 3, 8, 8))
+    calibration = kit.calibrate(model, samples, runs=tmp_path)
+    first = kit.quantize(model, calibration, QuantizeOptions(
+        method="minmax", quantize_types=("Conv",), runtime=runtime), runs=tmp_path)
+    second = kit.quantize(first.model, options=QuantizeOptions(precision="int8-weights", runtime=runtime),
+                          runs=tmp_path)
+    settings = {node.node: node.setting for node in second.nodes}
+    assert settings["conv"] == "INT8"
+    assert settings["gemm"] == "INT8 weights"
+    assert second.size_after < first.size_after
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.operator for node in second.nodes}
+    assert sqnr(first.model, second.model.path, samples) > 35
+
+
+def test_convolutions_store_int8_weights_where_they_are_named(tmp_path):
+    model = Model.open(conv_net(tmp_path / "conv.onnx"))
+    names = tuple(node.name for node in read(model.path).graph.node if node.op_type == "Conv")
+    written = write(model, tmp_path, int8_weights=names[1:])
+    assert written.nodes[names[0]][0] == "float"
+    assert {written.nodes[name][0] for name in names[1:]} == {"INT8 weights"}
+    onnx.checker.check_model(str(written.path))
+    found = {t.name: onnx.numpy_helper.to_array(t) for t in read(written.path).graph.initializer}
+    before = {t.name: onnx.numpy_helper.to_array(t) for t in read(model.path).graph.initializer}
+    stored = [name for name in before if f"{name}_q" in found]
+    assert stored
+    for name in stored:
+        scale = found[f"{name}_scale"].reshape(-1, *[1] * (before[name].ndim - 1))
+        assert np.abs(found[f"{name}_q"] * scale - before[name]).max() <= scale.max() * 0.5001
+    with pytest.raises(BadInput, match="int8_weights is for convolutions"):
+        write(model, tmp_path, int8_weights=(next(name for name in written.nodes if name not in names),))

@@ -8,29 +8,34 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 NAME = "run_on_box.py"
 MAIN = "kit.ascend.box.run_on_box"
 # Each needs only those before it.
 PARTS = ("kit.runtimes.om_session", "kit.runtimes.ais_session", "kit.ascend.logs.log_reading",
-         "kit.ascend.box.box_tools", MAIN)
+         "kit.ascend.box.box_tools", "kit.ascend.box.box_steps", MAIN)
 NUMPY = '''try:
     import numpy as np
 except ImportError:  # the check says so
     np = None'''
 
 
-def script_text() -> str:
-    """The text of ``run_on_box.py`` as it lies in a bundle."""
-    texts = {part: _source(part) for part in PARTS}
+def script_text(parts: Sequence[str] = PARTS) -> str:
+    """The text of a script as it lies in a bundle, ``run_on_box.py`` by default.
+
+    Args:
+        parts: modules, each needing only those before it; the last one is what is started.
+    """
+    texts = {part: _source(part) for part in parts}
     imports, bodies = set(), []
     for part, text in texts.items():
         tree = ast.parse(text)
         imports |= {ast.unparse(node) for node in tree.body if _is_import(node) and not _is_ours(node)}
         heading = f"# ---- {part.rpartition('.')[2]} "
         bodies.append(heading.ljust(118, "-") + "\n\n" + _body(text, tree))
-    main = ast.parse(texts[MAIN])
+    main = ast.parse(texts[parts[-1]])
     future = "from __future__ import annotations"
     plain = "\n".join(sorted(imports - {future, "import numpy as np"},
                              key=lambda line: (not line.startswith("import"), line)))

@@ -11,15 +11,15 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kit import worker
 from kit.ascend.box import rehearsing
 from kit.ascend.box.box_tools import read_bundle, write_json
 from kit.ascend.box.results import BoxResults, load_results
@@ -64,24 +64,50 @@ def rehearse(bundle: Any, *, fault: str = "", into: Path | str | None = None, pr
                        remedy="make it with kit.compile(model, kit.ascend.BundleOptions(...))") from error
     target = Path(into) if into else folder.with_name(
         "-".join(filter(None, [folder.name, "rehearsal", fault])))
+    rehearse_folder(folder, (MANIFEST, *about.get("files", {})), target, script=SCRIPT, steps=STEPS,
+                    soc=about["soc_version"], cann=about.get("cann", ""), fault=fault, cut=about["model"]["file"],
+                    options=("--runs", str(RUNS), "--backend", backend, *(["--profile"] if profile else [])),
+                    results=load_results, report=report)
+    return load_results(target)
+
+
+def rehearse_folder(folder: Path, names: Iterable[str], target: Path, *, script: str, steps: Sequence[str], soc: str,
+                    cann: str, fault: str, cut: str, options: Sequence[str], results: Callable[[Path], Any],
+                    report: Report) -> None:
+    """Run a script of a folder for the box here, in a copy, with FAKE tools.
+
+    Args:
+        folder: what is rehearsed.
+        names: of the files in it that are copied.
+        target: folder that the results go to.
+        script: of the folder.
+        steps: that it goes through.
+        soc: chip of the FAKE box.
+        cann: release on it; "" for any.
+        fault: see ``kit.ascend.box.rehearsing.FAULTS``; "" for none.
+        cut: the file that the fault "damaged" cuts short.
+        options: of the script.
+        results: reads what lies in ``target``; only an earlier rehearsal, whose ``fake`` is not empty, is replaced.
+        report: hears the steps; what it raises ends the rehearsal.
+
+    Raises:
+        BadInput: there is no such fault, the folder lacks the script, or ``target`` holds something else.
+        ToolFailed: the script ended without results.
+    """
     with tempfile.TemporaryDirectory(prefix="kit-rehearsal-", ignore_cleanup_errors=True) as place:
         scratch = Path(place)
-        environment = rehearsing.install(scratch / "box", soc=about["soc_version"], cann=about.get("cann", ""),
-                                         fault=fault)
+        environment = rehearsing.install(scratch / "box", soc=soc, cann=cann, fault=fault)
         copy = scratch / folder.name
-        _copied(folder, copy, about)
+        _copied(folder, copy, names, script)
         if fault == "damaged":
-            _cut(copy / about["model"]["file"])
+            _cut(copy / cut)
         out = scratch / "results"
-        argv = [sys.executable, str(copy / SCRIPT), "--out", str(out), "--runs", str(RUNS), "--backend", backend,
-                *(["--profile"] if profile else [])]
-        lines = _run(argv, environment, report)
+        lines = _run([sys.executable, str(copy / script), "--out", str(out), *options], environment, len(steps), report)
         if not (out / "results.json").is_file():
-            raise ToolFailed(f"{SCRIPT} of {folder.name} ended without results: {(lines or ['it said nothing'])[-1]}",
+            raise ToolFailed(f"{script} of {folder.name} ended without results: {(lines or ['it said nothing'])[-1]}",
                              remedy="the details hold what it printed", detail="\n".join(lines[-40:]))
         _marked(out / "results.json")
-        _moved(out, target)
-    return load_results(target)
+        _moved(out, target, results)
 
 
 def _folder(bundle: Any) -> Path:
@@ -96,8 +122,8 @@ def _folder(bundle: Any) -> Path:
     return path.parent if path.name == MANIFEST else path
 
 
-def _copied(folder: Path, copy: Path, about: dict[str, Any]) -> None:
-    """The manifest and what it lists, nothing that was built or measured there; hard links where they can be."""
+def _copied(folder: Path, copy: Path, names: Iterable[str], script: str) -> None:
+    """What is named, nothing that was built or measured there; hard links where they can be."""
     def link(source: str, target: str) -> None:
         try:
             os.link(source, target)
@@ -105,14 +131,14 @@ def _copied(folder: Path, copy: Path, about: dict[str, Any]) -> None:
             shutil.copyfile(source, target)
 
     try:
-        for name in (MANIFEST, *about.get("files", {})):
+        for name in names:
             if (folder / name).is_file():  # the script says what is missing
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
                 link(str(folder / name), str(copy / name))
     except OSError as error:
         raise explain_os_error(error, copy) from error
-    if not (copy / SCRIPT).is_file():
-        raise BadInput(f"{folder} holds no {SCRIPT}, or its manifest does not list it.", remedy="make the bundle again")
+    if not (copy / script).is_file():
+        raise BadInput(f"{folder} holds no {script}, or its manifest does not list it.", remedy="make the bundle again")
 
 
 def _cut(path: Path) -> None:
@@ -122,13 +148,13 @@ def _cut(path: Path) -> None:
     path.write_bytes(data[:-1])
 
 
-def _run(argv: list[str], environment: dict[str, str], report: Report) -> list[str]:
+def _run(argv: list[str], environment: dict[str, str], total: int, report: Report) -> list[str]:
     """Every line that the script printed; each finished step is a tick."""
     child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                              env=environment, text=True, encoding="utf-8", errors="replace", start_new_session=True)
     lines: list[str] = []
     with _ended(child):
-        report(Tick(0, len(STEPS), "FAKE rehearsal"))
+        report(Tick(0, total, "FAKE rehearsal"))
         assert child.stdout
         reader = threading.Thread(target=lambda: lines.extend(line.rstrip() for line in child.stdout), daemon=True)
         reader.start()
@@ -136,7 +162,7 @@ def _run(argv: list[str], environment: dict[str, str], report: Report) -> list[s
             reader.join(0.1)
             said = [line for line in list(lines) if line.strip()]
             done = sum(bool(re.match(r"\[\d+/\d+\] ", line)) for line in said)
-            report(Tick(min(done, len(STEPS)), len(STEPS), f"FAKE rehearsal: {said[-1].strip()}"[:120] if said else ""))
+            report(Tick(min(done, total), total, f"FAKE rehearsal: {said[-1].strip()}"[:120] if said else ""))
     return lines
 
 
@@ -148,9 +174,7 @@ def _ended(child: subprocess.Popen) -> Iterator[None]:
         child.wait()
     finally:
         if child.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            worker.kill(child)  # what it started has a session of its own
         if child.stdout:
             child.stdout.close()
 
@@ -162,10 +186,10 @@ def _marked(file: Path) -> None:
     write_json(file, data)
 
 
-def _moved(out: Path, target: Path) -> None:
+def _moved(out: Path, target: Path, results: Callable[[Path], Any]) -> None:
     try:
         if target.exists():
-            _only_results(target)
+            _only_results(target, results)
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(out, target)
@@ -173,10 +197,10 @@ def _moved(out: Path, target: Path) -> None:
         raise explain_os_error(error, target) from error
 
 
-def _only_results(target: Path) -> None:
+def _only_results(target: Path, results: Callable[[Path], Any]) -> None:
     """Nothing but an earlier rehearsal is ever replaced."""
     try:
-        fake = load_results(target).fake
+        fake = results(target).fake
     except BadInput:
         fake = ""
     if not fake:

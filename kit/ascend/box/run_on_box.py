@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.ascend.box.box_steps import Steps
 from kit.ascend.box.box_tools import (
     FAKE,
     VERSION,
@@ -62,7 +63,7 @@ PATH_FLAGS = ("--model", "--weight", "--output", "--insert_op_conf", "--compress
               "--keep_dtype", "--op_precision_mode", "--customize_dtypes", "--fusion_switch_file", "--op_name_map")
 
 
-class Box:
+class Box(Steps):
     """One bundle on this machine; every step leaves its trace in results.json.
 
     Args:
@@ -71,11 +72,10 @@ class Box:
     """
 
     def __init__(self, folder, options):
+        super().__init__(STEPS, Path(options.out).absolute() if options.out else folder / "results", options.verbose)
         self.folder, self.options = folder, options
-        self.out = Path(options.out).absolute() if options.out else folder / "results"
         self.bundle = about = read_bundle(folder)
-        self.backend = options.backend
-        self.fakes, self.model = set(), None
+        self.backend, self.model = options.backend, None
         self.tables = {"patterns": [], "codes": {}}
         with contextlib.suppress(OSError, ValueError):
             self.tables = json.loads((folder / "explain.json").read_text(encoding="utf-8"))
@@ -88,8 +88,7 @@ class Box:
                        "int8": about.get("int8", {}).get("route", "none"), "tolerances": about["tolerances"],
                        "goldens": [{"name": g["name"], "feed": g.get("feed", "")} for g in about["goldens"]]},
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "steps": [{"step": name, "state": "skipped", "seconds": 0.0, "message": "not reached", "explained": []}
-                      for name in STEPS],
+            "steps": self.results["steps"],
             "build": {}, "comparison": [], "benchmark": [], "profile": {}, "outputs": "",
         }
 
@@ -98,58 +97,15 @@ class Box:
         work = (self._check, self._build, self._infer, self._compare, self._benchmark, self._profile)
         with contextlib.suppress(FileNotFoundError):
             (self.out / "outputs.npz").unlink()  # answers of an earlier run are not those of this one
-        try:
-            for number, name in enumerate(STEPS):
-                # Answers that differ do not keep anyone from measuring; anything else that fails ends the run.
-                if not self._step(number, work[number]) and name != "compare":
-                    break
-        except KeyboardInterrupt:
-            say(f"Interrupted. What was done until then is in {self.out / 'results.json'}")
-            return 130
-        finally:
-            self._release()
-            self._write()
-        failed = [row["step"] for row in self.results["steps"] if row["state"] == "failed"]
-        say(f"Failed: {', '.join(failed)}." if failed else "All done.")
-        say(f"Take this folder back and read it with kit.ascend.load_results: {self.out}")
-        return 1 if failed else 0
+        # Answers that differ do not keep anyone from measuring; anything else that fails ends the run.
+        return self.go(work, ("compare",), "kit.ascend.load_results")
 
-    def _step(self, number, work):
-        row = self.results["steps"][number]
-        row.update(state="failed", message="did not end")  # as it stays where the machine goes down in it
-        self._write()
-        began = time.monotonic()
-        try:
-            row.update(message=work(), state="done")
-        except Skip as reason:
-            row.update(message=str(reason), state="skipped")
-        except Failure as error:
-            row.update(message=error.what, explained=self._meaning(error))
-        except KeyboardInterrupt:
-            row.update(message="interrupted")
-            raise
-        except Exception as error:  # a results file that says what broke is worth more than a traceback alone
-            row.update(message=f"unexpected {type(error).__name__}: {error}")
-            if self.options.verbose:
-                raise
-        finally:
-            row["seconds"] = round(time.monotonic() - began, 3)
-            say(f"[{number + 1}/{len(STEPS)}] {row['step']}: {row['state']}. {row['message']}")
-            for found in row["explained"]:
-                say(f"      {found['code']} {found['cause']}" + (f". Next: {found['next']}" if found["next"] else ""))
-            self._write()
-        return row["state"] != "failed"
-
-    def _meaning(self, error):
+    def meaning(self, error):
         if not error.log and not error.returncode:
             return []  # the script's own words need no explanation
         return [row for row in read_log(error.log, self.tables, error.returncode) if row["level"] != "success"]
 
-    def _write(self):
-        self.results["fake"] = ", ".join(f"{FAKE} {name}" for name in sorted(self.fakes))
-        write_json(self.out / "results.json", self.results)
-
-    def _release(self):
+    def release(self):
         if self.model:
             self.model.close()
             self.model = None
@@ -412,7 +368,7 @@ class Box:
             row = {"batch": batch, "profile": profile, "warm_up": warm_up, "runs": runs, **summary(times, batch),
                    "with_copies": summary(both, batch)}
             self.results["benchmark"].append(row)
-            self._write()
+            self.write()
             case_name = f"profile {profile}" if profile else f"batch {batch}"
             say(f"      {case_name}: {row['p50_ms']:.3f} ms (p95 {row['p95_ms']:.3f}), with copies "
                 f"{row['with_copies']['p50_ms']:.3f} ms{', of a ' + FAKE if self.fakes else ''}")
@@ -439,7 +395,7 @@ class Box:
     # ---- profile
 
     def _profile(self):
-        self._release()  # msprof starts the model in a process of its own
+        self.release()  # msprof starts the model in a process of its own
         self._needs_device()
         if not self.options.profile:
             raise Skip("not asked for: --profile")
