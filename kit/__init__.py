@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _HOME = {  # public name -> the module that defines it
     "export": "exporting", "ExportOptions": "exporting", "Exported": "exporting",

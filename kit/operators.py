@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Audit", "AuditOptions", "Finding", "NodeRow", "OperatorRow", "RuleRow", "audit"]
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

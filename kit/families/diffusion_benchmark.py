@@ -110,12 +110,13 @@ def _benchmark(pipelines: Mapping[str, Pipeline], options: PipelineBenchmarkOpti
             [each for row in found.values() for each in (row.step, row.picture) if each], timing)))
         rows |= {name: dataclasses.replace(row, group=number) for name, row in found.items() if name not in rows}
     notes: dict[str, str] = {}
-    if comparison is None:
+    if comparison is None and options.compare:
         comparison = _compared(pipelines, [name for name in pipelines if name in rows], prompts, judge, drawing, notes,
                                report)
     made = tuple(_completed(name, rows.get(name) or PipelineRow(name, failed=failed[name]), pipeline, comparison,
                             conversion.get(name), notes.get(name)) for name, pipeline in pipelines.items())
-    return PipelineBenchmark(made, options, machine, tuple(base_steps), tuple(alarms), len(comparison.prompts))
+    drawn = len(comparison.prompts) if comparison else 0
+    return PipelineBenchmark(made, options, machine, tuple(base_steps), tuple(alarms), drawn)
 
 
 def _timed(resident: Mapping[str, Resident], options: PipelineBenchmarkOptions, timing: BenchmarkOptions,
@@ -153,11 +154,11 @@ def _compared(pipelines: Mapping[str, Pipeline], names: Sequence[str], prompts: 
     return compare_pictures(drawn[base], {name: drawn[name] for name in others}, judge)
 
 
-def _completed(name: str, row: PipelineRow, pipeline: Pipeline, comparison: PictureComparison,
+def _completed(name: str, row: PipelineRow, pipeline: Pipeline, comparison: PictureComparison | None,
                conversion: float | None, note: str | None) -> PipelineRow:
-    compared = {each.name: each for each in comparison.rows}
-    likeness = compared.get(name)
-    first = likeness is None or likeness is comparison.rows[0]
+    rows = comparison.rows if comparison else ()
+    likeness = next((each for each in rows if each.name == name), None)
+    first = likeness is None or likeness is rows[0]
     broken = [f"{len(likeness.alarmed)} of its pictures cannot be right."] if likeness and likeness.alarmed else []
     return dataclasses.replace(
         row, conversion=conversion, size=sum(recognise(pipeline.part(each)[0]).size for each in DRAWING),

@@ -34,6 +34,7 @@ class PipelineBenchmarkOptions(Options):
         "what all open pipelines may take together; by default 85% of what is available")] = None
     confidence: Annotated[float, Range(0.5, 0.999, 0.01), Help("how much the intervals hold")] = 0.95
     resamples: Annotated[int, Range(100, 100_000, 100), Help("how often the rounds are drawn anew")] = 2000
+    compare: Annotated[bool, Help("also draw the prompts with each, untimed, and compare the pictures")] = True
     repeat: Annotated[int, Range(0, 1_000_000, 1), Help(
         "raise it to measure again: a stored result is shown otherwise")] = 0
 

@@ -8,6 +8,7 @@ golden pictures and one script that walks the scheduler on the box: it needs num
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -123,7 +124,9 @@ def _check_onnx(pipeline: Pipeline) -> None:
 def _made(pipeline: Pipeline, prompts: Sequence[str], options: PipelineBundleOptions, captured: Any, folder: Path,
           place: Path, report: Report) -> PipelineBundle:
     seen = walk(pipeline, prompts, options.drawing(), part(report, "golden pictures"))
-    bundle = folder / f"{pipeline.name}-{options.target}"
+    # atc takes no path with a space or most other signs in it, and a pipeline's name is free.
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", pipeline.name).strip("-.") or "pipeline"
+    bundle = folder / f"{plain}-{options.target}"
     bundle.mkdir()
     parts, said, soc = {}, defaultdict(list), ""
     for name in DRIVEN:

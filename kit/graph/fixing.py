@@ -31,7 +31,7 @@ from kit.options import expect
 from kit.progress import Report, silent
 from kit.record import check_files, run_stage
 
-VERSION = 2
+VERSION = 3
 
 
 def fix(model: Any, options: FixOptions = FixOptions(), *,  # noqa: B008

@@ -39,6 +39,7 @@ def mapped(graph: bytes, weights: Path, name: str) -> Callable[[Mapping[str, np.
     options.log_severity_level = 4  # errors come back as exceptions
     options.intra_op_num_threads = 2
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False  # it takes memory in powers of two, and keeps it
     for key, value in {**entries(spinning=True), "session.disable_prepacking": "1",
                        "session.model_external_initializers_file_folder_path": str(weights.resolve())}.items():
         options.add_session_config_entry(key, value)

@@ -20,6 +20,7 @@ import numpy as np
 from kit.errors import BadInput
 from kit.inspection.binding import PICTURES, bind_axes
 from kit.inspection.shape_arithmetic import LIMIT, ShapeArithmetic, dtype_name, type_of
+from kit.inspection.stand_ins import stand_ins
 from kit.model import read
 from kit.need import need
 from kit.source import EXPORTABLE, NAMES, TO_ONNX, Source, recognise
@@ -231,6 +232,7 @@ def _walk(path: Path, proto: Any, opsets: dict[str, int], bound: dict[str, tuple
     import onnx
 
     stripped = _light(onnx, proto, bound)
+    stripped.functions.extend(stand_ins(proto))
     inferred, trouble = stripped, ""
     try:
         inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
