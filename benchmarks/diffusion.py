@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="of each way to choose calibration inputs")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "sd15", help="SD 1.5, or where to build it")
+    parser.add_argument("--paths", nargs="*", help="sd15: which to time against PyTorch eager; all by default")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmark-diffusion")
     asked = parser.parse_args()
     if asked.size == "sd15":
@@ -160,6 +161,8 @@ def full_size(asked: argparse.Namespace) -> None:
         made = diffusion.quantize_unet(unet, calibration, how, runs=asked.runs)
         print(made.title(), flush=True)
         paths[name], conversion[name] = openvino.replaced(unet=made), seconds + made.seconds
+    paths = {name: path for name, path in paths.items() if name in (asked.paths or paths) or path is torch}
+    conversion = {name: took for name, took in conversion.items() if name in paths}
     timing = diffusion.PipelineBenchmarkOptions(rounds=asked.rounds, runs=1, pictures=0, compare=False)
     show(diffusion.benchmark_pipelines(paths, timing, prompts=captured.prompts, conversion=conversion, runs=asked.runs))
 

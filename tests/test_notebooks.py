@@ -18,6 +18,8 @@ SMALL = {"detection_tensorflow": {"calibration_pictures": 4, "test_pictures": 12
                                  "search_seconds": 10, "rounds": 5},
          "detection_paddle": {"calibration_pictures": 4, "test_pictures": 12, "judge_pictures": 4, "search_seconds": 10,
                               "rounds": 5, "savedmodel": False},
+         "stable_diffusion": {"steps": 4, "calibration_prompts": 2, "calibration_inputs": 12, "test_prompts": 4,
+                              "rounds": 5, "goldens": 1},
          "ascend": {"goldens": 2, "calibration_pages": 2, "test_lines": 4},
          "ocr": {"calibration_pages": 3, "calibration_lines": 24, "test_pages": 4, "test_lines": 60, "hard_lines": 16,
                  "rounds": 5},

@@ -408,6 +408,15 @@ def test_float_nodes_can_store_their_weights_as_int8(model, calibration, runs):
     assert sqnr(run(plain, feed)["y"], run(packed, feed)["y"]) > 30
 
 
+def test_single_float_nodes_store_their_weights_as_int8(model, calibration, runs):
+    found = quantize(model, calibration, QuantizeOptions(
+        method="mse", keep_float=("wide", "first"), int8_weights=("wide",)), runs=runs)
+    assert settings_of(found)["wide"] == "INT8 weights"
+    assert settings_of(found)["first"] == "float"
+    with pytest.raises(BadInput, match="no node named 'wid'"):
+        quantize(model, calibration, QuantizeOptions(int8_weights=("wid",)), runs=runs)
+
+
 def test_a_megabyte_of_weights_takes_less_than_a_third(tmp_path):
     path = conv_net(tmp_path / "wide.onnx", channels=160)
     found = quantize(path, calibrate(path, feeds(1), CalibrateOptions(probes=0), runs=tmp_path), runs=tmp_path)

@@ -97,18 +97,27 @@ def _benchmark(pipelines: Mapping[str, Pipeline], options: PipelineBenchmarkOpti
     limit = options.memory_gb * 1e9 if options.memory_gb else 0.85 * psutil.virtual_memory().available
     feed = first_feed(pipelines[base], prompts[0], drawing)
     rows: dict[str, PipelineRow] = {}
-    base_steps, alarms, machine = [], {}, {}
+    base_steps, alarms, machine, ended = [], {}, {}, None
     for number, resident in enumerate(groups(pipelines, drawing, bool(options.pictures), int(limit), feed, failed,
                                              report), start=1):
         if number > 1 and len(resident) == 1:
             continue  # those meant for this group failed
         busy, load = busy_share(), load_average()
         machine = machine or machine_facts(busy, load)
-        found = _timed(resident, options, timing, feed, prompts, report)
+        try:
+            found = _timed(resident, options, timing, feed, prompts, report)
+        except KitError as error:
+            # Which of them it was is not known; the other groups are kept.
+            failed |= dict.fromkeys(set(resident) - {base}, f"Its group could not be timed: {error.what}")
+            ended = error
+            continue
         base_steps.append(found[base].step.p50_ms)
         alarms |= dict.fromkeys((*busy_alarm(busy, load, timing), *noise_alarms(
             [each for row in found.values() for each in (row.step, row.picture) if each], timing)))
         rows |= {name: dataclasses.replace(row, group=number) for name, row in found.items() if name not in rows}
+    if base not in rows:
+        assert ended
+        raise ended
     notes: dict[str, str] = {}
     if comparison is None and options.compare:
         comparison = _compared(pipelines, [name for name in pipelines if name in rows], prompts, judge, drawing, notes,

@@ -168,13 +168,13 @@ def groups(pipelines: Mapping[str, Pipeline], options: DrawOptions, whole: bool,
         KitError: the baseline cannot be opened or run.
     """
     base, *waiting = pipelines
-    started = _available()
     while True:
         with contextlib.ExitStack() as stack:
             report(Tick(0, None, f"opening {base}"))
             resident = {base: stack.enter_context(_opened(base, pipelines[base], options, whole, feed))}
             while waiting:
-                taken = started - _available()
+                # Not what is no longer free: weights that are mapped count as free, and go when memory is short.
+                taken = sum(each.memory()[1] for each in resident.values())
                 if len(resident) > 1 and taken + opening_memory(pipelines[waiting[0]], whole) > limit:
                     break
                 name = waiting.pop(0)
@@ -197,12 +197,6 @@ def _opened(name: str, pipeline: Pipeline, options: DrawOptions, whole: bool, fe
         made.__exit__()
         raise
     return made
-
-
-def _available() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)
 
 
 def draw_in_turns(resident: Mapping[str, Resident], prompts: Sequence[str], rounds: int, pause_ms: float,

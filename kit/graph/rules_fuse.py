@@ -6,8 +6,8 @@
 
 Only the first helps and is among ONNX Runtime's rules: the GEGLU of the Stable Diffusion UNet is 1.4 to 1.7 times as
 fast (1.31, 2 threads, [2, 4096, 2560]), because ONNX Runtime knows the parts in other orders of the factors only. The
-others gain nothing here and are there by name: GroupNormalization is run as a function of many operators, 0.6 to 0.8
-times as fast as what the exporters write, and the sum beside a norm is a small part of either. Measure with
+others gain nothing here and are there by name: GroupNormalization is run as a function of many operators, at best as
+fast as what the exporters write, and the sum beside a norm is a small part of either. Measure with
 ``benchmarks/fusions.py``. There is no rule for convolution and SiLU: in a diffusion UNet SiLU stands behind a group
 norm or a Gemm, never behind a convolution, and ONNX Runtime merges x * Sigmoid(x) into its QuickGelu by itself,
 OpenVINO into its Swish. com.microsoft.GroupNorm, which has SiLU inside, has no kernel for the CPU (1.31).

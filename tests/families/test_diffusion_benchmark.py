@@ -73,6 +73,29 @@ def test_where_memory_is_short_the_baseline_is_in_every_group(tmp_path, monkeypa
     assert all(row.psnr is None for row in found.rows)
 
 
+def test_a_group_that_breaks_while_it_is_timed_does_not_take_the_others_with_it(tmp_path, monkeypatch):
+    true, calls = diffusion_resident.Resident.time, []
+
+    def breaks(self, feed, runs):
+        calls.append(self.name)
+        if self.name == "OpenVINO" or always:
+            raise KitError("The worker was killed.", remedy="close other programs")
+        return true(self, feed, runs)
+
+    monkeypatch.setattr(diffusion_resident, "opening_memory", lambda *_: 10**12)
+    monkeypatch.setattr(diffusion_resident.Resident, "time", breaks)
+    three, always = pipelines(), False
+    three["again"] = three["OpenVINO"]
+    found = benchmark_pipelines(three, dataclasses.replace(QUICK, pictures=0, compare=False), prompts=sd_random.PROMPTS,
+                                runs=tmp_path)
+    assert "could not be timed: The worker was killed" in found.row("OpenVINO").failed
+    assert found.row("again").step
+    always = True
+    with pytest.raises(KitError, match="worker was killed"):
+        benchmark_pipelines(three, dataclasses.replace(QUICK, pictures=0, compare=False, repeat=1),
+                            prompts=sd_random.PROMPTS, runs=tmp_path)
+
+
 def test_a_picture_drawn_for_the_clock_is_the_picture_that_draw_draws():
     from kit.families.diffusion import DrawOptions, draw
 
