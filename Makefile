@@ -13,7 +13,7 @@ demo: $(VENV)/.walkthroughs ## Run the OCR walkthrough from end to end and print
 	$(BIN)/python notebooks/build.py --demo ocr
 
 test: $(VENV)/.all ## Install everything and run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: $(VENV)/.walkthroughs ## Open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/ocr.ipynb
@@ -34,7 +34,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.walkthroughs: $(PINS) | $(VENV)/.made
-	@echo "Installing what the walkthroughs need into $(VENV) (about 0.9 GB to download) ..."
+	@echo "Installing what the walkthroughs need into $(VENV) (about 1.1 GB to download) ..."
 	$(PIP) -e ".[paddle,tensorflow,ocr,detection,diffusion,openvino,ui]"
 	$(PIP) --no-deps $(PPOCR)
 	touch $@
