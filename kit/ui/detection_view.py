@@ -13,7 +13,7 @@ from kit.errors import BadInput, unknown
 from kit.families.detection_changes import KINDS, PictureChange
 from kit.families.detection_comparison import Comparison
 from kit.need import need
-from kit.ui.view import ChartBox, View
+from kit.ui.view import ChartBox, Stepper, View
 
 _ANY = "any change"
 _ALL = "all pictures"
@@ -65,7 +65,8 @@ class DetectionView(View):
         self.of_class = widgets.Dropdown(description="Class", style=style, options=[
             (_EVERY, None), *((name, at) for at, name in enumerate(comparison.classes))])
         self.picture_list = widgets.Select(description="Picture", rows=8, style=style)
-        self.previous, self.next = widgets.Button(description="Previous"), widgets.Button(description="Next")
+        self._steps = Stepper(self.picture_list)
+        self.previous, self.next = self._steps.previous, self._steps.next
         self.truth = widgets.Checkbox(description="True boxes too, dotted", indent=False)
         self._status, self._told, self.chart = widgets.HTML(), widgets.HTML(), ChartBox()
         for part in (self.before, self.after, self.show, self.of_class, self.picture_list):
@@ -80,13 +81,11 @@ class DetectionView(View):
             part.observe(lambda _: self._list(), "value")
         self.picture_list.observe(lambda _: self._moved(), "value")
         self.truth.observe(lambda _: self._draw(), "value")
-        self.previous.on_click(lambda _: self._step(-1))
-        self.next.on_click(lambda _: self._step(1))
         self._compare()
 
     def get(self) -> tuple[PictureChange, ...]:
         """The changes of the pictures that the filters leave, what changed most first."""
-        return tuple(self._changes[at] for _, at in self.picture_list.options)
+        return tuple(self._changes[at] for at in self._steps.listed)
 
     def filter(self, show: str = _ANY, of_class: str | None = None) -> None:
         """Set the filters from code: ``lost``, ``new``, ``moved``, ``any change`` or ``all pictures``; a class's name.
@@ -127,19 +126,12 @@ class DetectionView(View):
         self._busy = False
         self._moved()
 
-    def _step(self, by: int) -> None:
-        listed = [at for _, at in self.picture_list.options]
-        if self.picture_list.value in listed:
-            place = listed.index(self.picture_list.value) + by
-            self.picture_list.value = listed[max(0, min(len(listed) - 1, place))]
-
     def _moved(self) -> None:
         """Another picture is in view."""
         if self._busy:
             return
-        at, listed = self.picture_list.value, [at for _, at in self.picture_list.options]
-        self.previous.disabled = at is None or at == listed[0]
-        self.next.disabled = at is None or at == listed[-1]
+        at, listed = self.picture_list.value, self._steps.listed
+        self._steps.enable()
         self.truth.disabled = at is None
         place = f"{listed.index(at) + 1} of {len(listed)}, most changed first" if listed else "No picture fits."
         self._status.value = f'<span role="status">{place}</span>'

@@ -16,7 +16,7 @@ from kit.errors import BadInput, unknown
 from kit.families.diffusion_drawn import data_uri
 from kit.families.diffusion_pictures import PictureComparison, PictureRow
 from kit.need import need
-from kit.ui.view import View
+from kit.ui.view import Stepper, View
 
 FARTHEST, DRAWN, WRONG, OTHERWISE, ALARMED = (
     "all, farthest first", "all, as drawn", "judged wrong", "judged otherwise", "with an alarm")
@@ -76,7 +76,8 @@ class PictureView(View):
         judged = (WRONG, OTHERWISE) if comparison.rows[0].right else ()
         self.show = widgets.Dropdown(description="Show", options=[FARTHEST, DRAWN, *judged, ALARMED], style=style)
         self.picture_list = widgets.Select(description="Picture", rows=6, style=style)
-        self.previous, self.next = widgets.Button(description="Previous"), widgets.Button(description="Next")
+        self._steps = Stepper(self.picture_list)
+        self.previous, self.next = self._steps.previous, self._steps.next
         # As wide as the picture under it, without a readout, so that its handle stands at the line.
         self.wipe = widgets.FloatSlider(value=50, min=0, max=100, step=1, readout=False).add_class("kit-line")
         self._status, self._told, self._difference = widgets.HTML(), widgets.HTML(), widgets.HTML()
@@ -95,8 +96,6 @@ class PictureView(View):
             part.observe(lambda _: self._list(), "value")
         self.picture_list.observe(lambda _: self._moved(), "value")
         self.wipe.observe(lambda _: self._wiped(), "value")
-        self.previous.on_click(lambda _: self._step(-1))
-        self.next.on_click(lambda _: self._step(1))
         self._wiped()
         self._list()
 
@@ -107,7 +106,7 @@ class PictureView(View):
 
     def get(self) -> tuple[int, ...]:
         """Numbers of the pictures that the filter leaves, in the order of the list."""
-        return tuple(at for _, at in self.picture_list.options)
+        return tuple(self._steps.listed)
 
     def filter(self, show: str) -> None:
         """Set the filter from code, with the words that the drop-down has.
@@ -156,19 +155,12 @@ class PictureView(View):
         self._busy = False
         self._moved()
 
-    def _step(self, by: int) -> None:
-        listed = self.get()
-        if self.picture_list.value in listed:
-            place = listed.index(self.picture_list.value) + by
-            self.picture_list.value = listed[max(0, min(len(listed) - 1, place))]
-
     def _moved(self) -> None:
         """Another picture is in view."""
         if self._busy:
             return
-        at, listed = self.picture_list.value, self.get()
-        self.previous.disabled = at is None or at == listed[0]
-        self.next.disabled = at is None or at == listed[-1]
+        at, listed = self.picture_list.value, self._steps.listed
+        self._steps.enable()
         self.wipe.disabled = at is None
         place = f"{listed.index(at) + 1} of {len(listed)}, {self._order()}" if listed else "No picture fits."
         self._status.value = f'<span role="status">{place}</span>'

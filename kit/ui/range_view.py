@@ -15,7 +15,7 @@ from kit.int8.range_cost import tensor_sqnr
 from kit.int8.ranges import METHODS, Range, choose
 from kit.model import read
 from kit.need import need
-from kit.ui.view import ChartBox, View
+from kit.ui.view import ChartBox, Stepper, View
 
 _AS_CHOSEN = "as chosen"
 _PICTURES = {"values and error": range_chart, "channels": channel_ranges, "samples": sample_maxima}
@@ -72,7 +72,8 @@ class RangeView(View):
         style = {"description_width": "7em"}
         self.find = widgets.Text(description="Find", placeholder="part of a tensor's or operator's name", style=style)
         self.tensor = widgets.Select(description="Tensor", rows=8, style=style)
-        self.previous, self.next = widgets.Button(description="Previous"), widgets.Button(description="Next")
+        self._steps = Stepper(self.tensor)
+        self.previous, self.next = self._steps.previous, self._steps.next
         self.method = widgets.Dropdown(description="Method", style=style)
         self.show = widgets.Dropdown(description="Show", options=list(_PICTURES), style=style)
         self._status, self.chart = widgets.HTML(), ChartBox()
@@ -86,8 +87,6 @@ class RangeView(View):
         self.tensor.observe(lambda _: self._moved(), "value")
         self.method.observe(lambda _: self._overruled(), "value")
         self.show.observe(lambda _: self._draw(), "value")
-        self.previous.on_click(lambda _: self._step(-1))
-        self.next.on_click(lambda _: self._step(1))
         self._moved()
         self._tell()
 
@@ -135,20 +134,13 @@ class RangeView(View):
         overruled = f", now {self._overrules[name]}" if name in self._overrules else ""
         return f"{self.sqnr[name]:5.1f} dB  {name} ({self._makers.get(name, 'input')}){overruled}"
 
-    def _step(self, by: int) -> None:
-        names = [value for _, value in self.tensor.options]
-        if self.tensor.value in names:
-            self.tensor.value = names[max(0, min(len(names) - 1, names.index(self.tensor.value) + by))]
-
     def _moved(self) -> None:
         """Another tensor is in view: its methods with what each costs, and its chart."""
         if self._busy:
             return
         name = self.tensor.value
-        listed = [value for _, value in self.tensor.options]
         self.method.disabled = self.show.disabled = name is None
-        self.previous.disabled = name is None or name == listed[0]
-        self.next.disabled = name is None or name == listed[-1]
+        self._steps.enable()
         if name is None:
             self.chart.say("No tensor fits what is typed above.")
             return

@@ -65,6 +65,38 @@ class View:
                             f'<pre class="kit-call" aria-labelledby="{self._mark}"><code>{escape(text)}</code></pre>')
 
 
+class Stepper:
+    """Previous and Next for a list, which go to its neighbours and are off at its ends.
+
+    Attributes:
+        previous: a button.
+        next: a button.
+    """
+
+    def __init__(self, select: Any) -> None:
+        widgets = need("ipywidgets", to="show a panel", extra="ui")
+        self._select = select
+        self.previous, self.next = widgets.Button(description="Previous"), widgets.Button(description="Next")
+        self.previous.on_click(lambda _: self._step(-1))
+        self.next.on_click(lambda _: self._step(1))
+
+    @property
+    def listed(self) -> list[Any]:
+        """The values in the list, in order."""
+        return [value for _, value in self._select.options]
+
+    def enable(self) -> None:
+        """Turn the buttons on and off, as the value in view asks for."""
+        value, listed = self._select.value, self.listed
+        self.previous.disabled = value is None or value == listed[0]
+        self.next.disabled = value is None or value == listed[-1]
+
+    def _step(self, by: int) -> None:
+        listed = self.listed
+        if self._select.value in listed:
+            self._select.value = listed[max(0, min(len(listed) - 1, listed.index(self._select.value) + by))]
+
+
 class ChartBox:
     """A place for an interactive chart that changes, and its words folded below.
 
