@@ -31,9 +31,10 @@ from kit.families.diffusion_benchmarked import PipelineBenchmark, PipelineBenchm
 from kit.families.diffusion_drawing import draw
 from kit.families.diffusion_drawn import Drawn, DrawOptions
 from kit.families.diffusion_judge import PictureJudge
+from kit.families.diffusion_on_box import DRIVEN
 from kit.families.diffusion_pictures import PictureComparison, compare_pictures
 from kit.families.diffusion_pipeline import Pipeline
-from kit.families.diffusion_resident import DRAWING, Resident, draw_in_turns, first_feed, groups
+from kit.families.diffusion_resident import Resident, draw_in_turns, first_feed, groups
 from kit.families.diffusion_trajectory import prompts_of
 from kit.int8.processor import this_processor
 from kit.options import expect
@@ -170,6 +171,6 @@ def _completed(name: str, row: PipelineRow, pipeline: Pipeline, comparison: Pict
     first = likeness is None or likeness is rows[0]
     broken = [f"{len(likeness.alarmed)} of its pictures cannot be right."] if likeness and likeness.alarmed else []
     return dataclasses.replace(
-        row, conversion=conversion, size=sum(recognise(pipeline.part(each)[0]).size for each in DRAWING),
+        row, conversion=conversion, size=sum(recognise(pipeline.part(each)[0]).size for each in DRIVEN),
         psnr=None if first else likeness.psnr_of_all.median, psnr_worst=None if first else likeness.psnr_of_all.worst,
         right=likeness.accuracy if likeness else None, notes=(*broken, *([note] if note else [])))

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from kit.ascend.box.rehearsal import BACKENDS, RUNS, rehearse_folder
+from kit.ascend.box.rehearsal import check_backend, rehearse_folder
 from kit.ascend.box.results import BoxResults, BoxStep, load_results
 from kit.ascend.bundling.golden_samples import MANIFEST, read_manifest
 from kit.card import Card, Table
-from kit.errors import BadInput, unknown
+from kit.errors import BadInput
 from kit.families.diffusion_bundle import PIPELINE_SCRIPT, PLAN
 from kit.families.diffusion_bundled import PipelineBundle
 from kit.families.diffusion_on_box import DRIVEN, PIPELINE_STEPS, PIPELINE_VERSION, RESULTS_FORMAT, read_plan
@@ -226,8 +226,7 @@ def rehearse_pipeline(bundle: PipelineBundle | Path | str, *, fault: str = "", i
         BadInput: that is no bundle, or there is no such fault or backend.
         ToolFailed: the script ended without results.
     """
-    if backend not in BACKENDS:
-        raise unknown("backend", str(backend), BACKENDS, "a rehearsal")
+    check_backend(backend)
     given = getattr(bundle, "folder", bundle)
     if not isinstance(given, str | Path):
         raise BadInput(f"A {type(bundle).__name__} is no bundle of a pipeline.",
@@ -241,8 +240,6 @@ def rehearse_pipeline(bundle: PipelineBundle | Path | str, *, fault: str = "", i
                        remedy="make it with kit.families.diffusion.bundle_pipeline") from error
     about = {name: read_manifest(folder / name) for name in DRIVEN if (folder / name / MANIFEST).is_file()}
     names = [PLAN, *plan["files"], *(f"{name}/{file}" for name, own in about.items() for file in own["files"])]
-    target = Path(into) if into else folder.with_name("-".join(filter(None, [folder.name, "rehearsal", fault])))
-    rehearse_folder(folder, names, target, script=PIPELINE_SCRIPT, steps=PIPELINE_STEPS, soc=plan["soc_version"],
-                    cann=plan["cann"], fault=fault, cut="noise.npy",
-                    options=("--runs", str(RUNS), "--backend", backend), results=read_pipeline_results, report=report)
-    return read_pipeline_results(target)
+    return rehearse_folder(
+        folder, names, into, script=PIPELINE_SCRIPT, steps=PIPELINE_STEPS, soc=plan["soc_version"], cann=plan["cann"],
+        fault=fault, cut="noise.npy", backend=backend, results=read_pipeline_results, report=report)

@@ -99,6 +99,12 @@ def starting_noise(pipeline: Pipeline, count: int, seed: int) -> np.ndarray:
                      for at in range(count)])
 
 
+def step_feed(latents: np.ndarray, timestep: int, hidden: np.ndarray) -> dict[str, np.ndarray]:
+    """What the UNet is fed at a step of one picture, a batch of two: without prompt and with it."""
+    return {"sample": np.concatenate([latents, latents]), "timestep": np.array([timestep], np.int64),
+            "encoder_hidden_states": hidden}
+
+
 def _given(latents: np.ndarray, wanted: tuple[int, ...]) -> np.ndarray:
     if np.shape(latents) != wanted:
         raise BadInput(f"Starting noise for {wanted[0]} pictures has shape {list(wanted)}, not "
@@ -131,8 +137,7 @@ def _denoise(pipeline: Pipeline, walk: Scheduler, encoded: list[np.ndarray], noi
             sampler, latents = walk.sampler(options.steps), noise[prompt : prompt + 1]
             for step, timestep in enumerate(sampler.timesteps):
                 report(Tick(prompt * len(sampler.timesteps) + step, total, "drawing"))
-                feed = {"sample": np.concatenate([latents, latents]), "timestep": np.array([timestep], np.int64),
-                        "encoder_hidden_states": hidden}
+                feed = step_feed(latents, timestep, hidden)
                 answer = clock.ask(parts, "unet", feed)
                 if watch:
                     watch(StepSeen(prompt, step, timestep, feed, answer))

@@ -15,13 +15,15 @@ import numpy as np
 
 from kit.ascend.box.recorded import FAKE
 from kit.errors import BadInput, KitError
-from kit.families.diffusion_drawing import guided, scheduler_of, starting_noise
+from kit.families.diffusion_drawing import scheduler_of, starting_noise, step_feed
 from kit.families.diffusion_drawn import DrawOptions
+from kit.families.diffusion_on_box import DRIVEN
 from kit.families.diffusion_pipeline import Pipeline, ask, open_parts
+from kit.families.diffusion_schedulers import guided
 from kit.progress import Report, Tick, silent
+from kit.runner import Runner
 from kit.source import recognise
 
-DRAWING = ("text_encoder", "unet", "vae_decoder")
 # What opening takes at most, over the bytes of the files: the file itself, the runtime's own form of the weights, and
 # activations. Seen: ONNX Runtime and OpenVINO at 2.0 to 2.2 while they load 3.4 GB.
 _LOADING = 2.5
@@ -46,7 +48,7 @@ class Resident:
         self.name, self.pipeline, self._options = name, pipeline, options
         self._stack = contextlib.ExitStack()
         began = time.monotonic()
-        self.parts = self._stack.enter_context(open_parts(pipeline, DRAWING if whole else ("unet",), options.threads,
+        self.parts = self._stack.enter_context(open_parts(pipeline, DRIVEN if whole else ("unet",), options.threads,
                                                           isolated=True))
         self.opened, self.first = time.monotonic() - began, 0.0
         self._feeds: list[Mapping[str, np.ndarray]] = []
@@ -88,9 +90,7 @@ class Resident:
 
     def picture(self, prompt: str) -> np.ndarray:
         """Draw one picture with the parts that are open: float32 [3, H, W], -1 to 1."""
-        options, tokens = self._options, self.pipeline.prompt_tokens()
-        hidden = np.concatenate([ask(self.parts["text_encoder"], "text_encoder", {"input_ids": tokens([text])})
-                                 for text in ("", prompt)])
+        options, hidden = self._options, _encoded(self.pipeline, self.parts, prompt)
         sampler = scheduler_of(self.pipeline, options).sampler(options.steps)
         latents = starting_noise(self.pipeline, 1, options.seed)
         for timestep in sampler.timesteps:
@@ -116,25 +116,24 @@ class _Heard:
         return self._runner(feeds)
 
 
-def step_feed(latents: np.ndarray, timestep: int, hidden: np.ndarray) -> dict[str, np.ndarray]:
-    """What the UNet is fed at a step of one picture, a batch of two."""
-    return {"sample": np.concatenate([latents, latents]), "timestep": np.array([timestep], np.int64),
-            "encoder_hidden_states": hidden}
-
-
 def first_feed(pipeline: Pipeline, prompt: str, options: DrawOptions) -> dict[str, np.ndarray]:
     """What the UNet is fed at the first step of a picture."""
-    tokens = pipeline.prompt_tokens()
     with open_parts(pipeline, ("text_encoder",), options.threads) as parts:
-        hidden = np.concatenate([ask(parts["text_encoder"], "text_encoder", {"input_ids": tokens([text])})
-                                 for text in ("", prompt)])
+        hidden = _encoded(pipeline, parts, prompt)
     timestep = scheduler_of(pipeline, options).timesteps(options.steps)[0]
     return step_feed(starting_noise(pipeline, 1, options.seed), timestep, hidden)
 
 
+def _encoded(pipeline: Pipeline, parts: Mapping[str, Runner], prompt: str) -> np.ndarray:
+    """What the text encoder makes of "nothing" and of a prompt: float32 [2, tokens, width]."""
+    tokens = pipeline.prompt_tokens()
+    return np.concatenate([ask(parts["text_encoder"], "text_encoder", {"input_ids": tokens([text])})
+                           for text in ("", prompt)])
+
+
 def opening_memory(pipeline: Pipeline, whole: bool) -> int:
     """Bytes that opening a pipeline may take at most, as a forecast from its files."""
-    sources = [recognise(pipeline.part(name)[0]) for name in (DRAWING if whole else ("unet",))]
+    sources = [recognise(pipeline.part(name)[0]) for name in (DRIVEN if whole else ("unet",))]
     return sum(_PROCESS + round(_LOADING * weight_bytes(source)) for source in sources)
 
 

@@ -54,46 +54,58 @@ def rehearse(bundle: Any, *, fault: str = "", into: Path | str | None = None, pr
         BadInput: that is no bundle, or there is no such fault or backend.
         ToolFailed: the script ended without results.
     """
-    if backend not in BACKENDS:
-        raise unknown("backend", str(backend), BACKENDS, "a rehearsal")
+    check_backend(backend)
     folder = _folder(bundle)
     try:
         about = read_bundle(folder)
     except Failure as error:
         raise BadInput(f"{folder} is not a whole bundle: {error.what}",
                        remedy="make it with kit.compile(model, kit.ascend.BundleOptions(...))") from error
-    target = Path(into) if into else folder.with_name(
-        "-".join(filter(None, [folder.name, "rehearsal", fault])))
-    rehearse_folder(folder, (MANIFEST, *about.get("files", {})), target, script=SCRIPT, steps=STEPS,
-                    soc=about["soc_version"], cann=about.get("cann", ""), fault=fault, cut=about["model"]["file"],
-                    options=("--runs", str(RUNS), "--backend", backend, *(["--profile"] if profile else [])),
-                    results=load_results, report=report)
-    return load_results(target)
+    return rehearse_folder(
+        folder, (MANIFEST, *about.get("files", {})), into, script=SCRIPT, steps=STEPS, soc=about["soc_version"],
+        cann=about.get("cann", ""), fault=fault, cut=about["model"]["file"], backend=backend,
+        options=["--profile"] if profile else [], results=load_results, report=report)
 
 
-def rehearse_folder(folder: Path, names: Iterable[str], target: Path, *, script: str, steps: Sequence[str], soc: str,
-                    cann: str, fault: str, cut: str, options: Sequence[str], results: Callable[[Path], Any],
-                    report: Report) -> None:
+def check_backend(backend: str) -> None:
+    """Refuse what cannot run an .om.
+
+    Raises:
+        BadInput: names those that can.
+    """
+    if backend not in BACKENDS:
+        raise unknown("backend", str(backend), BACKENDS, "a rehearsal")
+
+
+def rehearse_folder(folder: Path, names: Iterable[str], into: Path | str | None, *, script: str, steps: Sequence[str],
+                    soc: str, cann: str, fault: str, cut: str, backend: str, results: Callable[[Path], Any],
+                    report: Report, options: Sequence[str] = ()) -> Any:
     """Run a script of a folder for the box here, in a copy, with FAKE tools.
 
     Args:
         folder: what is rehearsed.
         names: of the files in it that are copied.
-        target: folder that the results go to.
+        into: folder that the results go to; by default beside ``folder``, with ``-rehearsal`` and the fault.
         script: of the folder.
         steps: that it goes through.
         soc: chip of the FAKE box.
         cann: release on it; "" for any.
         fault: see ``kit.ascend.box.rehearsing.FAULTS``; "" for none.
         cut: the file that the fault "damaged" cuts short.
-        options: of the script.
-        results: reads what lies in ``target``; only an earlier rehearsal, whose ``fake`` is not empty, is replaced.
+        backend: of ``BACKENDS``.
+        options: of the script, more than these.
+        results: reads what lies in ``into``; only an earlier rehearsal, whose ``fake`` is not empty, is replaced.
         report: hears the steps; what it raises ends the rehearsal.
 
+    Returns:
+        What ``results`` reads.
+
     Raises:
-        BadInput: there is no such fault, the folder lacks the script, or ``target`` holds something else.
+        BadInput: there is no such fault, the folder lacks the script, or ``into`` holds something else.
         ToolFailed: the script ended without results.
     """
+    target = Path(into) if into else folder.with_name("-".join(filter(None, [folder.name, "rehearsal", fault])))
+    options = ("--runs", str(RUNS), "--backend", backend, *options)
     with tempfile.TemporaryDirectory(prefix="kit-rehearsal-", ignore_cleanup_errors=True) as place:
         scratch = Path(place)
         environment = rehearsing.install(scratch / "box", soc=soc, cann=cann, fault=fault)
@@ -108,6 +120,7 @@ def rehearse_folder(folder: Path, names: Iterable[str], target: Path, *, script:
                              remedy="the details hold what it printed", detail="\n".join(lines[-40:]))
         _marked(out / "results.json")
         _moved(out, target, results)
+    return results(target)
 
 
 def _folder(bundle: Any) -> Path:
