@@ -66,8 +66,8 @@ class Small:
         self.exported = diffusion.export_pipeline(SMALL, diffusion.PipelineExportOptions(compare=False), runs=self.runs)
         self.export_seconds = time.monotonic() - began
         self.onnx = self.exported.pipeline.replaced("ONNX Runtime FP32")
-        self.unet = self.exported.exported["unet"].model
-        self.fused = self.onnx.replaced(unet=kit.fix(self.unet, runs=self.runs).model)
+        self.unet = kit.fix(self.exported.exported["unet"].model, runs=self.runs).model
+        self.fused = self.onnx.replaced(unet=self.unet)
         self.openvino = on_openvino(self.onnx, "OpenVINO FP32")
         self.learning = unseen(self.judge)
 
@@ -144,23 +144,24 @@ def full_size(asked: argparse.Namespace) -> None:
     torch = diffusion.Pipeline.read(asked.folder).replaced("PyTorch eager")
     exported = diffusion.export_pipeline(asked.folder, diffusion.PipelineExportOptions(compare=False), runs=asked.runs)
     print(exported.title(), flush=True)
-    unet = exported.exported["unet"].model
     onnx = exported.pipeline.replaced("ONNX Runtime FP32")
-    fixed = kit.fix(unet, samples=None, runs=asked.runs)
+    fixed = kit.fix(exported.exported["unet"].model, samples=None, runs=asked.runs)
     print(fixed.title(), flush=True)
+    unet = fixed.model
     captured = diffusion.capture(onnx, ["a lighthouse at dusk"], diffusion.CaptureOptions(
         inputs=8, steps=4, bins=4), runs=asked.runs)
     calibration = kit.calibrate(unet, captured, kit.CalibrateOptions(probes=0), runs=asked.runs)
     print(calibration.title(), flush=True)
     openvino, seconds = on_openvino(onnx, "OpenVINO FP32"), exported.exported["unet"].seconds
     paths = {"PyTorch eager": torch, "torch.compile": compiled(torch), "ONNX Runtime FP32": onnx,
-             "ONNX Runtime FP32, fused": onnx.replaced(unet=fixed.model), "OpenVINO FP32": openvino}
+             "ONNX Runtime FP32, fused": onnx.replaced(unet=unet), "OpenVINO FP32": openvino}
     conversion = dict.fromkeys(("ONNX Runtime FP32", "OpenVINO FP32"), seconds)
-    for name, mode in (("OpenVINO INT8 hybrid", "hybrid"), ("OpenVINO INT8 weights", "weights")):
-        how = How(mode, "openvino", method="minmax", spare=0)
-        made = diffusion.quantize_unet(unet, calibration, how, runs=asked.runs)
+    for name, mode, base in (("ONNX Runtime INT8 hybrid", "hybrid", onnx), ("OpenVINO INT8 hybrid", "hybrid", openvino),
+                             ("OpenVINO INT8 weights", "weights", openvino)):
+        runtime = "openvino" if base is openvino else "onnxruntime"
+        made = diffusion.quantize_unet(unet, calibration, How(mode, runtime, method="minmax", spare=0), runs=asked.runs)
         print(made.title(), flush=True)
-        paths[name], conversion[name] = openvino.replaced(unet=made), seconds + made.seconds
+        paths[name], conversion[name] = base.replaced(unet=made), seconds + made.seconds
     paths = {name: path for name, path in paths.items() if name in (asked.paths or paths) or path is torch}
     conversion = {name: took for name, took in conversion.items() if name in paths}
     timing = diffusion.PipelineBenchmarkOptions(rounds=asked.rounds, runs=1, pictures=0, compare=False)

@@ -41,7 +41,7 @@ class Table:
         body = "".join("<tr>" + "".join(f"<td {_LEFT}>{escape(str(v))}</td>" for v in row) + "</tr>"
                        for row in self.rows[:limit])
         more = "".join(f"<p>{line}</p>" for line in _more(self.rows, limit))
-        return (f"<table><caption {_CAPTION}>{escape(self.caption)}</caption><thead><tr>{head}</tr></thead>"
+        return (f"<table>{_headed(self.caption)}<thead><tr>{head}</tr></thead>"
                 f"<tbody>{body}</tbody></table>{more}")
 
 
@@ -92,7 +92,7 @@ class Card:
         rows = "".join(f'<tr><th scope="row" {_LEFT}>{escape(name)}</th><td {_LEFT}>{escape(str(value))}</td></tr>'
                        for name, value in self.facts().items())
         # A caption alone would be squeezed into the width of an empty table.
-        table = f"<table><caption {_CAPTION}>{escape(self.title())}</caption><tbody>{rows}</tbody></table>"
+        table = f"<table>{_headed(self.title())}<tbody>{rows}</tbody></table>"
         facts = table if rows else f"<p>{escape(self.title())}</p>"
         return facts + "".join(table.html() for table in self.tables())
 
@@ -102,7 +102,15 @@ class Card:
 
 # JupyterLab aligns table cells to the right and captions to the middle, which suits figures and not sentences.
 _LEFT = 'style="text-align:left"'
-_CAPTION = 'style="text-align:left;font-weight:bold;white-space:nowrap"'
+_CAPTION = "text-align:left;font-weight:bold"
+_LINE = 72  # characters: about what fits beside a sidebar
+
+
+def _headed(caption: str) -> str:
+    """A caption on one line, or, if it is long, on lines of a width of their own: the table may be a narrow one."""
+    if len(caption) <= _LINE:
+        return f'<caption style="{_CAPTION};white-space:nowrap">{escape(caption)}</caption>'
+    return f'<caption style="{_CAPTION}"><div style="min-width:{_LINE - 12}ch">{escape(caption)}</div></caption>'
 
 
 def bytes_text(size: float) -> str:

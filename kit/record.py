@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -29,6 +30,7 @@ from kit.progress import Report, silent
 
 R = TypeVar("R")
 RESULT = "result.json"
+_REMEMBERED = 64_000_000  # bytes of a file whose digest is kept while its size and time of change stay
 SCRATCHES = "KIT_SCRATCHES"  # environment variable: the file in which a worker notes its temporary folders
 
 
@@ -121,11 +123,27 @@ def _feed_path(hasher: Any, path: Path) -> None:
             _feed_path(hasher, child)
         return
     try:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                hasher.update(block)
+        found = path.stat()
+        if found.st_size >= _REMEMBERED:
+            hasher.update(_of_large_file(path.resolve(), found.st_ino, found.st_size, found.st_mtime_ns))
+        else:
+            _feed_bytes(hasher, path)
     except OSError as error:
         raise explain_os_error(error, path) from error
+
+
+@functools.lru_cache(maxsize=256)
+def _of_large_file(path: Path, *unchanged: int) -> bytes:
+    """Gigabytes are read once in a process: every stage asks for the digest of its model."""
+    hasher = hashlib.blake2b(digest_size=16)
+    _feed_bytes(hasher, path)
+    return hasher.digest()
+
+
+def _feed_bytes(hasher: Any, path: Path) -> None:
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            hasher.update(block)
 
 
 def read_json(path: Path, broken: str, remedy: str) -> Any:

@@ -35,6 +35,13 @@ def test_tables_have_a_caption_and_column_headers():
     assert html.count('scope="col"') == 2
 
 
+def test_a_long_title_gets_lines_of_its_own_width_and_a_short_one_stays_on_one():
+    short, long = (Table(caption, ("a",), ((1,),)).html() for caption in ("few words", "many words " * 12))
+    assert "nowrap" in short
+    assert "nowrap" not in long
+    assert "min-width" in long
+
+
 def test_a_long_table_says_how_much_it_leaves_out():
     table = Table("Many", ("n",), tuple((n,) for n in range(60)))
     assert "... and 40 more" in table.text()

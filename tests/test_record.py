@@ -123,6 +123,21 @@ def test_digests_tell_types_and_contents_apart(tmp_path):
         record.digest(object())
 
 
+def test_a_large_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "_REMEMBERED", 4)
+    read, feed = [], record._feed_bytes
+    monkeypatch.setattr(record, "_feed_bytes", lambda hasher, path: (read.append(path.name), feed(hasher, path)))
+    large, twin = tmp_path / "large", tmp_path / "twin"
+    large.write_bytes(b"12345")
+    twin.write_bytes(b"12345")
+    first = record.digest(large)
+    assert record.digest(large) == first == record.digest(twin)
+    large.write_bytes(b"12346")
+    os.utime(large, ns=(1, 1))  # the clock of a file system may be too coarse for a test
+    assert record.digest(large) != first
+    assert read == ["large", "twin", "large"]
+
+
 def test_fields_left_out_of_comparison_do_not_count(array_file, tmp_path):
     made = double(array_file, runs=tmp_path / "runs")
     assert record.digest(made) == record.digest(dataclasses.replace(made, provenance=None))

@@ -13,8 +13,8 @@ from kit.inspection.graph import graph_of
 from kit.model import Model, external_files, operator_counts, read
 from kit.need import need
 from kit.progress import Report, Tick
+from kit.weights_file import EXTERNAL_ABOVE
 
-EXTERNAL = 1_500_000_000  # bytes: protobuf stops at 2 GB, and the optimised graph may be larger than the source
 NCHWC = "com.microsoft.nchwc"  # operators in a memory layout that fits one processor's vector width
 
 
@@ -69,7 +69,7 @@ def _optimise(source: Model, path: Path, level: str, providers: tuple[str, ...])
     options.log_severity_level = 3
     for name, value in AS_WRITTEN.items():
         options.add_session_config_entry(name, value)
-    if source.size > EXTERNAL or external_files(source.path):
+    if source.size > EXTERNAL_ABOVE or external_files(source.path):
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", f"{path.stem}.data")
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     try:

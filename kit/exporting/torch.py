@@ -28,10 +28,10 @@ from kit.runtimes import peak_memory, timed
 from kit.runtimes.torch import start
 from kit.runtimes.torch_parts import Part, first_line, load_part
 from kit.samples import generated
+from kit.weights_file import EXTERNAL_ABOVE
 
 #: Exporter -> the opsets that it writes by itself. Asked for less, dynamo keeps its lowest.
 OPSETS = {"dynamo": (18, 23), "classic": (7, 20)}
-LARGE = 1_000_000_000  # bytes of weights from which they go beside the file
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ _CLASSES = "pkg.torch.onnx.class_hierarchy"
 
 
 def convert(asked: Asked, path: Path) -> Converted:
-    """Write the ONNX file; weights of over 1 GB beside it.
+    """Write the ONNX file; large weights (``EXTERNAL_ABOVE``) beside it.
 
     Raises:
         BadInput: the factory fails, or the module cannot take these inputs.
@@ -101,7 +101,7 @@ def convert(asked: Asked, path: Path) -> Converted:
                        detail=tail(error)) from error
     outputs = _outputs(asked, count)
     modules = {place: type(part).__name__ for place, part in module.named_modules() if place}
-    large = sum(value.numel() * value.element_size() for value in module.state_dict().values()) > LARGE
+    large = sum(value.numel() * value.element_size() for value in module.state_dict().values()) > EXTERNAL_ABOVE
     began = time.monotonic()
     work = _dynamo if asked.exporter == "dynamo" else _classic
     operators, lacking = work(torch, module, given, asked, outputs, path, large)

@@ -15,7 +15,7 @@ from kit.exporting.layouts import Relayout, sink_inputs, turn, turns
 from kit.exporting.options import ExportOptions
 from kit.exporting.result import Exported
 from kit.exporting.specs import LayerSource, named, parse_axes
-from kit.exporting.torch import LARGE, OPSETS, Asked
+from kit.exporting.torch import OPSETS, Asked
 from kit.model import Model, TensorSpec
 from kit.progress import Report, Tick, part
 from kit.record import run_stage
@@ -24,7 +24,7 @@ from kit.runtimes.safetensors_file import float32_bytes
 from kit.runtimes.torch_parts import Part, read_part
 from kit.samples import Samples
 from kit.source import Source
-from kit.weights_file import Weights, read_light, save_streamed
+from kit.weights_file import EXTERNAL_ABOVE, Weights, read_light, save_streamed
 
 _TOOLS = ("torch", "onnxscript", "diffusers", "transformers")
 #: Sizes to trace with: of the batch, and of other free axes, which networks halve up to five times.
@@ -108,7 +108,7 @@ def _export(model: Part | LayerSource, inputs: tuple[TensorSpec, ...], outputs: 
         proto, said = custom_operators.outline(proto, options.operators, found.modules)
         onnx_file.add_metadata(proto, {**metadata, "source": " ".join(f"{k} {v}" for k, v in tools.items())})
         path = folder / f"{name}.onnx"
-        keep = partial(save_streamed, proto, path, values.array, external_above=LARGE)
+        keep = partial(save_streamed, proto, path, values.array, external_above=EXTERNAL_ABOVE)
         keep()
         if options.check:
             onnx_file.check_file(path)

@@ -138,6 +138,10 @@ def quantize_unet(model: Any, calibration: Calibration | None = None,
     notes = [f"No layer is called {edge}; nothing was kept in float for it." for edge in EDGES
              if not any(edge in name for name in edges)]
     spared: tuple[str, ...] = ()
+    operators = {node.op_type for node in network.nodes}
+    if options.runtime == "onnxruntime" and "Softmax" in operators and "MultiHeadAttention" not in operators:
+        notes.append("Its attention is many operators. Run kit.fix on the float UNet first and calibrate what comes of "
+                     "it: in one operator attention takes less time and memory, and quantizing does not change that.")
     if options.mode == "full":
         made = [quantize(model, calibration, QuantizeOptions(method=options.method, runtime=options.runtime), runs=runs,
                          report=report)]

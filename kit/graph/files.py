@@ -12,12 +12,12 @@ from kit.graph.values import name_nodes
 from kit.model import external_files, read
 from kit.need import need
 from kit.record import explain_os_error
-from kit.weights_file import read_light
+from kit.weights_file import EXTERNAL_ABOVE, read_light
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-LARGE = 1_000_000_000  # bytes of weights from which they go beside the file: protobuf ends at 2 GB
+LARGE = 1_000_000_000  # bytes that a graph is held in the memory at most: protobuf ends at 2 GB
 
 
 def open_graph(path: Path, *, light: bool = False) -> ir.Model:
@@ -51,7 +51,7 @@ def open_graph(path: Path, *, light: bool = False) -> ir.Model:
 
 
 def write(model: ir.Model, path: Path, *, outside: bool = False) -> None:
-    """Write ``model``; its weights go into ``<path>.data`` when asked, or when they are over 1 GB.
+    """Write ``model``; its weights go into ``<path>.data`` when asked, or when they are large (``EXTERNAL_ABOVE``).
 
     Raises:
         BadInput: the disk is full or not writable.
@@ -59,7 +59,7 @@ def write(model: ir.Model, path: Path, *, outside: bool = False) -> None:
     import onnx_ir as ir
 
     try:
-        if outside or _weight_bytes(model) > LARGE:
+        if outside or _weight_bytes(model) > EXTERNAL_ABOVE:
             ir.save(model, path, external_data=f"{path.name}.data")
         else:
             ir.save(model, path)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kit.errors import UnsupportedModel
+from kit.inspection.stand_ins import stand_ins
 from kit.need import need
 
 MIN_OPSET = 13  # QuantizeLinear and DequantizeLinear take one scale a channel from here on
@@ -42,12 +43,16 @@ def prepare(proto: Any, name: str = "the model", *, quantized: bool = False) -> 
         raise UnsupportedModel(f"{name} holds QuantizeLinear or DequantizeLinear nodes: it is quantized already.",
                                remedy="give the float model that it was made from")
     plain(proto)
+    own = len(proto.functions)
+    proto.functions.extend(stand_ins(proto))
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
         del graph.value_info[:]
         graph.value_info.extend(inferred.graph.value_info)
     except Exception:  # the tensors without a type are then left in float
         pass
+    finally:
+        del proto.functions[own:]
     return proto
 
 

@@ -150,11 +150,13 @@ def _plan(network: Network, options: QuantizeOptions) -> dict[str, str]:
         why[node.name] = reason or options.spares(node)
     if all(why.values()):
         convolutions = sum(node.op_type in CONVOLUTIONS for node in network.nodes)
-        told = f" Its {convolutions} convolutions have no such form." if convolutions else ""
+        told = f" Its {convolutions} convolutions are stored as int8 only by name." if convolutions else ""
+        ways = "name them in int8_weights, or " if convolutions else ""
         raise UnsupportedModel(
             f"Nothing in {network.name} is a MatMul or Gemm with constant weights that could be stored in few "
-            f"bits.{told}", remedy="make it INT8 with a calibration; float_weights='int8' then stores what stays in "
-            "float as int8 too, which saves room and costs time", detail="\n".join(f"{n}: {w}" for n, w in why.items()))
+            f"bits.{told}", remedy=f"{ways}make it INT8 with a calibration; float_weights='int8' then stores what "
+            "stays in float as int8 too, which saves room and costs time",
+            detail="\n".join(f"{n}: {w}" for n, w in why.items()))
     return why
 
 

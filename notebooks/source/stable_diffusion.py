@@ -101,7 +101,7 @@ kit.teach.compare(guess, largest)
 
 # %% [markdown]
 # **What just happened**: four ONNX files, nodes named after the modules they come from. For SD 1.5 the same cell forecasts and
-# then measures some 4.5 GB; above 1 GB the weights lie in a file beside the graph.
+# then measures some 4.5 GB; above half a gigabyte weights lie in a file beside the graph.
 #
 # <details><summary><b>Going deeper</b>: the other exporter, and operators of your own</summary>
 #
@@ -151,8 +151,8 @@ fixed
 kit.teach.compare(guess, fixed.model.nodes, unit="nodes")
 
 # %% [markdown]
-# **What just happened**: only fusions that were measured to help are made by default; OpenVINO finds these by itself and gets the
-# graph as it was exported. At the size of SD 1.5 the fused attention also saves the memory of that table.
+# **What just happened**: only fusions that were measured to help are made by default; OpenVINO finds these by itself, so its FP32
+# version stays as exported. All that follows starts from the fused UNet: at the size of SD 1.5 the table that goes is 1 GB.
 
 # %% [markdown]
 # ## What the UNet sees on its way
@@ -175,7 +175,7 @@ captured = diffusion.capture(onnx, learning, keep)
 captured
 
 # %%
-ranges = diffusion.range_by_timestep(unet, captured)
+ranges = diffusion.range_by_timestep(fixed, captured)
 ranges
 
 # %%
@@ -200,7 +200,7 @@ kit.teach.compare(guess, ranges.most_changed(1)[0].growth, unit="times")
 
 # %%
 hybrid = diffusion.UnetQuantizeOptions(mode="hybrid", runtime="openvino")
-panel = kit.ui.panel(diffusion.quantize_unet, unet, ranges.calibration, options=hybrid)
+panel = kit.ui.panel(diffusion.quantize_unet, fixed, ranges.calibration, options=hybrid)
 panel
 
 # %%
@@ -209,8 +209,8 @@ int8
 
 # %%
 measured = ranges.calibration
-full = diffusion.quantize_unet(unet, measured, diffusion.UnetQuantizeOptions("full", "openvino", method="minmax"))
-weights = diffusion.quantize_unet(unet, options=diffusion.UnetQuantizeOptions("weights", "openvino"))
+full = diffusion.quantize_unet(fixed, measured, diffusion.UnetQuantizeOptions("full", "openvino", method="minmax"))
+weights = diffusion.quantize_unet(fixed, options=diffusion.UnetQuantizeOptions("weights", "openvino"))
 versions = {"FP32": openvino, "naive INT8": openvino.replaced(unet=full),
             "hybrid INT8": openvino.replaced(unet=int8), "INT8 weights": openvino.replaced(unet=weights)}
 pictures = {name: diffusion.draw(pipeline, testing, draw) for name, pipeline in versions.items()}
@@ -349,7 +349,7 @@ exercise_2.check(first)
 # |---|---|---|
 # | Black pictures, or an alarm that names NaN and a part | float16 overflows, mostly in the VAE decoder | keep that part in float: `float_parts=("vae_decoder",)` in the bundle |
 # | The export is killed | memory; its forecast is in the result and in the error | close other programs; the parts are exported one after the other already |
-# | "unet.onnx" without its ".onnx.data" is refused | weights above 1 GB lie beside the graph | move both files together |
+# | "unet.onnx" without its ".onnx.data" is refused | weights above 0.5 GB lie beside the graph | move both files together |
 # | Pictures differ although each part is alike | another scheduler, another starting noise, other guidance | draw both with the same `DrawOptions`; noise comes from `(seed, n)` |
 # | INT8 pictures are good early and break late | calibration saw one end of the way | `CaptureOptions(choice="stratified")`, and look at the ranges by timestep |
 # | INT8 is not faster in ONNX Runtime | this processor has no VNNI, or weights are unpacked on every run | take OpenVINO, or measure first: the table above says it |

@@ -97,7 +97,7 @@ def test_a_description_names_custom_operators(classic):
 
 
 def test_large_weights_lie_beside_the_file_and_are_compared_there(monkeypatch, runs):
-    monkeypatch.setattr(torch_route, "LARGE", 1000)
+    monkeypatch.setattr(torch_route, "EXTERNAL_ABOVE", 1000)
     monkeypatch.setattr(weights_file, "_PAGE", 64)
     found = export(f"{TINY}net", ExportOptions(inputs=INPUT, exporter="classic"), runs=runs)
     assert found.verdict == "equal"

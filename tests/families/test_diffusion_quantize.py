@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from kit.families.diffusion import (
 )
 from kit.families.diffusion_pipeline import ask
 from kit.families.diffusion_quantize import block_of
+from kit.graph import fix
 from kit.int8.noise import decibels
 from kit.model import read
 
@@ -69,6 +71,20 @@ def test_hybrid_has_bytes_where_it_says_and_draws(runtime):
     drawn = draw(sd_random.pipeline().replaced(unet=found), sd_random.PROMPTS, DrawOptions(steps=3, threads=1))
     assert not drawn.alarms
     assert "hybrid" in found.title()
+
+
+def test_fused_attention_is_advised_for_onnx_runtime_and_costs_no_layer_its_bytes():
+    runs, captured, _ = prepared()
+    apart = quantized(spare=0)
+    assert any("kit.fix" in note for note in apart.notes)
+    assert not any("kit.fix" in note for note in quantized(spare=0, runtime="openvino").notes)
+    fused = fix(sd_random.onnx_parts()["unet"], runs=runs).model
+    assert any(node.op_type == "MultiHeadAttention" for node in read(fused.path).graph.node)
+    found = quantize_unet(fused, range_by_timestep(fused, captured, runs=runs).calibration,
+                          UnetQuantizeOptions(spare=0), runs=runs)
+    assert Counter(settings(found).values()) == Counter(settings(apart).values())
+    assert not found.notes
+    assert sqnr(found) > 20
 
 
 def test_sparing_the_dearest_brings_the_output_nearer_to_float():

@@ -40,6 +40,15 @@ def test_types_of_tensors_between_nodes_are_inferred(tmp_path):
     assert known == {"a": 1, "b": 1}
 
 
+def test_types_are_known_behind_operators_of_onnx_runtime_and_nothing_is_left_of_how(tmp_path):
+    nodes = [helper.make_node("Gelu", ["x"], ["a"], domain="com.microsoft"), helper.make_node("Relu", ["a"], ["y"])]
+    proto = onnx.load(str(save(nodes, {}, tmp_path / "m.onnx")))
+    proto.opset_import.add(domain="com.microsoft", version=1)
+    found = prepare(proto)
+    assert {value.name: value.type.tensor_type.elem_type for value in found.graph.value_info} == {"a": 1}
+    assert not found.functions
+
+
 def test_an_old_opset_and_a_quantized_model_are_refused_with_what_to_do(tmp_path):
     with pytest.raises(UnsupportedModel, match=r"old\.onnx has opset 11") as caught:
         prepare(untidy(tmp_path / "m.onnx", opset=11), "old.onnx")

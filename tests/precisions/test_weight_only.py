@@ -118,7 +118,8 @@ def test_nothing_but_convolutions_is_refused_with_the_way_out(tmp_path):
     with pytest.raises(UnsupportedModel, match="MatMul or Gemm with constant weights") as caught:
         write(model, tmp_path)
     assert "float_weights='int8'" in caught.value.remedy
-    assert "Its 7 convolutions have no such form" in caught.value.what
+    assert "Its 7 convolutions are stored as int8 only by name" in caught.value.what
+    assert "int8_weights" in caught.value.remedy
 
 
 def test_named_nodes_stay_in_float_and_unknown_ones_are_refused(block, tmp_path):
@@ -139,6 +140,23 @@ def test_weights_beside_the_model_work_alike(block, tmp_path):
     onnx.save_model(proto, str(outside), save_as_external_data=True, location="block.data", size_threshold=100)
     inside, beside = write(block, tmp_path, "int4-weights"), write(Model.open(outside), outside.parent, "int4-weights")
     assert inside.path.read_bytes() == beside.path.read_bytes()
+
+
+def test_matrices_behind_a_fused_attention_are_packed_too(tmp_path):
+    random = np.random.default_rng(0)
+    weights = {name: (random.standard_normal((64, 64)) / 8).astype(np.float32) for name in "qkvo"}
+    nodes = [*(helper.make_node("MatMul", ["x", name], [f"{name}x"], name) for name in "qkv"),
+             helper.make_node("MultiHeadAttention", ["qx", "kx", "vx"], ["a"], "mha", domain="com.microsoft",
+                              num_heads=2),
+             helper.make_node("MatMul", ["a", "o"], ["y"], "out")]
+    path = save(nodes, weights, tmp_path / "m.onnx", shape=(1, 12, 64), output_shape=[1, 12, 64])
+    proto = onnx.load(str(path))
+    proto.opset_import.add(domain="com.microsoft", version=1)
+    onnx.save(proto, str(path))
+    written = write(Model.open(path), tmp_path)
+    assert {name: setting for name, (setting, _) in written.nodes.items()} == {
+        "q": "INT8 weights", "k": "INT8 weights", "v": "INT8 weights", "mha": "float", "out": "INT8 weights"}
+    assert sqnr(path, written.path, TOKENS) > 35
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
