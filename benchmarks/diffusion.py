@@ -25,7 +25,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import kit
-from kit.card import Table
 from kit.families import diffusion
 from kit.families.diffusion import UnetQuantizeOptions as How
 
@@ -192,8 +191,8 @@ def show(found: diffusion.PipelineBenchmark) -> None:
     print(found.title(), "\n")
     for name, value in found.facts().items():
         print(f"- {name}: {value}")
-    shown: Table = found.tables()[0]
-    table(shown.columns, shown.rows)
+    for shown in found.tables()[:2]:
+        table(shown.columns, shown.rows)
 
 
 def table(columns: tuple[str, ...], rows: list[tuple] | tuple) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.errors import BadInput
-from kit.exporting.custom_operators import CustomOperator, parse
+from kit.exporting.custom_operators import CustomOperator
 from kit.exporting.factories import framework_of
 from kit.exporting.finishing import short_name
 from kit.exporting.onnx_route import from_onnx
@@ -72,7 +72,7 @@ def export(source: Any, options: ExportOptions = ExportOptions(), *, samples: Sa
     """
     expect(ExportOptions, options)
     # A typing error should not cost a conversion.
-    parse_axes(options.axes), parse_probe(options.probe), parse(options.operators)
+    parse_axes(options.axes), parse_probe(options.probe)
     layer = layer_source(source)
     if layer:
         return _from_factory(layer, options, samples, runs, report)

@@ -52,6 +52,17 @@ class Outlined:
     notes: tuple[str, ...] = ()
 
 
+def pairs_of(operators: Mapping[str, str] | Iterable[Sequence[str]]) -> tuple[tuple[str, str], ...]:
+    """A mapping, or pairs as they are stored, as checked pairs.
+
+    Raises:
+        BadInput: as for ``parse``.
+    """
+    pairs = tuple(operators.items() if isinstance(operators, Mapping) else operators)
+    parse(pairs)
+    return tuple((key, name) for key, name in pairs)
+
+
 def parse(pairs: Iterable[Sequence[str]]) -> tuple[tuple[str, str, str], ...]:
     """Class or pattern, domain and name of each pair.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from kit.errors import BadInput
+from kit.exporting.custom_operators import pairs_of
 from kit.options import Help, Options, Range
 
 #: Target -> the opset it gets by default, and why.
@@ -53,8 +53,7 @@ class ExportOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        pairs = self.operators.items() if isinstance(self.operators, Mapping) else self.operators
-        object.__setattr__(self, "operators", tuple(tuple(pair) if isinstance(pair, list) else pair for pair in pairs))
+        object.__setattr__(self, "operators", pairs_of(self.operators))
         for name in ("inputs", "outputs", "axes", "probe"):
             if isinstance(value := getattr(self, name), str):
                 raise BadInput(f"ExportOptions.{name} takes several texts, not one.",

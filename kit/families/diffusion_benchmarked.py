@@ -152,29 +152,39 @@ class PipelineBenchmark(Card):
 
     def tables(self) -> tuple[Table, ...]:
         base = self.rows[0]
-        columns = ("path", "conversion s", "load s", "first step s", "UNet step ms", "step against baseline",
-                   "picture s", "picture against baseline", "peak memory UNet", "of baseline", "peak memory all",
-                   "files", "PSNR dB", "worst", "judged right")
-        figures = Table(f"Framework paths, against {base.name}", columns, tuple(
-            self._cells(row, base) for row in self.rows))
+        figures = Table(f"Framework paths, against {base.name}", (
+            "path", "conversion s", "UNet step ms", "step against baseline", "peak memory UNet", "of baseline",
+            "PSNR dB", "worst", "judged right"), tuple(_figures(row, base) for row in self.rows))
+        whole = Table("Opening, whole pictures, files", (
+            "path", "load s", "first step s", "picture s", "picture against baseline", "peak memory all", "files"),
+            tuple(_whole(row) for row in self.rows))
         names = sorted({name for row in self.rows if row.step for name in row.step.settings})
         settings = Table("UNet's runtime", ("path", "group", *names), tuple(
             (row.name, row.group, *(row.step.settings.get(name, "-") for name in names))
             for row in self.rows if row.step))
-        return (figures, settings)
+        return (figures, whole, settings)
 
-    @staticmethod
-    def _cells(row: PipelineRow, base: PipelineRow) -> tuple[object, ...]:
-        def said(value: float | None, digits: int = 1) -> str:
-            return "-" if value is None else f"{value:.{digits}f}"
 
-        def size(value: int | None) -> str:
-            return bytes_text(value) if value else "-"
+def _figures(row: PipelineRow, base: PipelineRow) -> tuple[str, ...]:
+    part_of = f"{row.memory / base.memory:.2f}" if row.memory and base.memory else "-"
+    return (row.name, _said(row.conversion), *_timed(row, row.step, 1, 1), _size(row.memory), part_of, _said(row.psnr),
+            _said(row.psnr_worst), _said(row.right, 3))
 
-        times = [("failed", "-") if row.failed else ("-", "-") if timing is None else
-                 (f"{timing.p50_ms / unit:.{digits}f}", timing.words())
-                 for timing, unit, digits in ((row.step, 1, 1), (row.picture, 1000, 2))]
-        part_of = f"{row.memory / base.memory:.2f}" if row.memory and base.memory else "-"
-        return (row.name, said(row.conversion), said(row.opened), said(row.first), *times[0], *times[1],
-                size(row.memory), part_of, size(row.memory_of_all), size(row.size), said(row.psnr),
-                said(row.psnr_worst), said(row.right, 3))
+
+def _whole(row: PipelineRow) -> tuple[str, ...]:
+    return (row.name, _said(row.opened), _said(row.first), *_timed(row, row.picture, 1000, 2), _size(row.memory_of_all),
+            _size(row.size))
+
+
+def _timed(row: PipelineRow, timing: Timing | None, unit: float, digits: int) -> tuple[str, str]:
+    if row.failed:
+        return "failed", "-"
+    return ("-", "-") if timing is None else (f"{timing.p50_ms / unit:.{digits}f}", timing.words())
+
+
+def _said(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _size(value: int | None) -> str:
+    return bytes_text(value) if value else "-"

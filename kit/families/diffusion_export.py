@@ -6,7 +6,6 @@ the peak is that of the largest, and a part that was exported before is not expo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 from kit.card import Card, Table, bytes_text
 from kit.errors import unknown
 from kit.exporting import Exported, ExportOptions, export
+from kit.exporting.custom_operators import pairs_of
 from kit.families.diffusion_pipeline import PARTS, Pipeline
 from kit.options import Help, Options, Range, expect
 from kit.progress import Report, part, silent
@@ -40,8 +40,7 @@ class PipelineExportOptions(Options):
         for name in self.parts:
             if name not in PARTS:
                 raise unknown("part", name, PARTS, "a Stable Diffusion pipeline")
-        pairs = self.operators.items() if isinstance(self.operators, Mapping) else self.operators
-        object.__setattr__(self, "operators", tuple(tuple(pair) for pair in pairs))
+        object.__setattr__(self, "operators", pairs_of(self.operators))
 
 
 @dataclass(frozen=True)

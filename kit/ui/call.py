@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import linecache
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -90,7 +91,12 @@ def _word(name: str, value: Any) -> str:
 
 
 def _public(thing: Any) -> str:
-    """The name a reader would write: ``kit.quantize`` where the kit exports it."""
+    """The name a reader would write: ``kit.quantize``; ``diffusion.draw`` where ``kit.families`` has it."""
     name = thing.__name__
-    ours = thing.__module__.startswith("kit.") and name in kit.__all__ and getattr(kit, name) is thing
-    return f"kit.{name}" if ours else name
+    if thing.__module__.startswith("kit.") and name in kit.__all__ and getattr(kit, name) is thing:
+        return f"kit.{name}"
+    if thing.__module__.startswith("kit.families."):
+        family = thing.__module__.split(".")[2].partition("_")[0]
+        if getattr(sys.modules.get(f"kit.families.{family}"), name, None) is thing:
+            return f"{family}.{name}"
+    return name

@@ -1,13 +1,15 @@
 """One control for each field of an options class, chosen by the field's type.
 
 ``Literal`` becomes a drop-down, ``bool`` a checkbox, a number a number box with its range in words, ``tuple[str, ...]``
-a text with commas or a list to choose from, ``Path`` a text that says whether the file is there. A control speaks
-Python values: ``control.value = ("Conv_3",)``; what a person types is turned into one, or into an error beside it.
+a text with commas or a list to choose from, pairs a text with arrows, ``Path`` a text that says whether the file is
+there. A control speaks Python values: ``control.value = ("Conv_3",)``; what a person types is turned into one, or into
+an error beside it.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -22,7 +24,7 @@ from kit.options import Field
 LABEL = "11.5em"  # one width for all labels, so that the controls line up
 _UNSET = "not set"
 _SPELT = {"snr": "SNR", "sqnr": "SQNR", "db": "dB", "mb": "MB", "ir": "IR", "cpu": "CPU", "fp16": "FP16",
-          "int8": "INT8", "onnx": "ONNX", "aipp": "AIPP", "cann": "CANN"}
+          "int8": "INT8", "onnx": "ONNX", "aipp": "AIPP", "cann": "CANN", "unet": "UNet"}
 
 
 class Control:
@@ -107,6 +109,8 @@ def describe(field: Field) -> str:
     if kind in (int, float):
         noun = "a whole number" if kind is int else "a number"
         noun += f" from {_bounds(field)}" if field.range else ""
+    elif kind == tuple[tuple[str, str], ...]:
+        noun = "pairs such as this -> that, with commas between them"
     elif get_origin(kind) is tuple and get_args(kind)[-1:] == (...,):
         noun = {str: "names", int: "whole numbers", float: "numbers"}.get(get_args(kind)[0], "values")
         noun += ", with commas between them"
@@ -172,6 +176,9 @@ def _several(widgets: Any, item: Any, choices: tuple[str, ...]) -> tuple[Any, Ca
     known = get_args(item) if get_origin(item) is Literal else choices
     if known:
         return widgets.SelectMultiple(options=known, rows=min(6, len(known))), tuple, tuple
+    if item == tuple[str, str]:
+        return (widgets.Text(continuous_update=False, placeholder="none"), _read_pairs,
+                lambda pairs: ", ".join(" -> ".join(pair) for pair in pairs))
     make = item if item in (int, float) else Path if item is Path else str
 
     def read(text: str) -> tuple:
@@ -187,6 +194,18 @@ def _several(widgets: Any, item: Any, choices: tuple[str, ...]) -> tuple[Any, Ca
 
     return (widgets.Text(continuous_update=False, placeholder="none"), read,
             lambda values: ", ".join(map(str, values)))
+
+
+def _read_pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """``this -> that, these -> those``; a dict as Python writes it is taken too."""
+    text = text.strip()
+    if text.startswith("{"):
+        return tuple((str(key), str(value)) for key, value in ast.literal_eval(text).items())
+    one = re.compile(r"\s*(.+?)\s*(?:->|=|(?<!:):(?!:))\s*(.+?)\s*")  # domain::name has two colons
+    found = [one.fullmatch(part) for part in text.split(",") if part.strip()]
+    if not all(found):
+        raise ValueError(text)
+    return tuple((match[1], match[2]) for match in found if match)
 
 
 def _reader(field: Field) -> Callable[[str], Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from kit.errors import KitError
 from kit.need import need
 from kit.progress import Tick, words
+from kit.ui.controls import label
 
 _COUNT = itertools.count(1)
 
@@ -69,7 +70,7 @@ class Look:
 
     def __init__(self, stage: Callable[..., Any], controls: Sequence[Any]) -> None:
         widgets = need("ipywidgets", to="show a panel", extra="ui")
-        self._name = stage.__name__
+        self._name, self._words = stage.__name__, label(stage.__name__)
         self._mark = f"kit-{self._name}-{next(_COUNT)}"
         self.head = widgets.HTML(STYLE + _head(stage)).add_class("kit-head")
         self.call = widgets.HTML()
@@ -142,7 +143,7 @@ class Look:
 
     def show_error(self, error: BaseException) -> None:
         """What went wrong, what to do, and the details folded."""
-        self._say(f"{self._name.capitalize()} did not finish.")
+        self._say(f"{self._words} did not finish.")
         what = getattr(error, "what", str(error))
         remedy = f"<p><b>Try:</b> {escape(error.remedy)}</p>" if isinstance(error, KitError) else ""
         detail = getattr(error, "detail", "")
@@ -190,8 +191,7 @@ def _fold(part: Any) -> None:
 
 def _head(stage: Callable[..., Any]) -> str:
     first = (inspect.getdoc(stage) or "").partition("\n\n")[0].replace("\n", " ").replace("``", "")
-    return f"<h4>{escape(stage.__name__.replace('_', ' ').capitalize())}</h4>" + (f"<p>{escape(first)}</p>" if first
-                                                                                else "")
+    return f"<h4>{escape(label(stage.__name__))}</h4>" + (f"<p>{escape(first)}</p>" if first else "")
 
 
 def _html(result: Any) -> str:

@@ -152,6 +152,10 @@ def test_options_keep_a_mapping_as_pairs():
     assert options.operators == (("GroupNorm+SiLU", "gns"),)
     assert options == ExportOptions(operators=(("GroupNorm+SiLU", "gns"),))
     assert hash(options)
+    with pytest.raises(BadInput, match="does not map"):
+        ExportOptions(operators={"GroupNorm+SiLU": "group norm silu"})
+    with pytest.raises(BadInput, match="does not map"):
+        ExportOptions(operators="GroupNorm+SiLU")
 
 
 def test_an_unknown_pattern_names_words_and_classes():

@@ -29,6 +29,7 @@ class AllKinds(Options):
     names: tuple[str, ...] = ()
     sizes: tuple[int, ...] = (1, 2)
     kinds: tuple[Literal["Conv", "MatMul"], ...] = ("Conv",)
+    pairs: tuple[tuple[str, str], ...] = ()
     log: Path | None = None
     axes: dict[str, int] | None = None
     shape: tuple[int, int] = (3, 4)
@@ -65,7 +66,8 @@ def test_the_type_of_a_field_chooses_its_control(name, kind):
     ("names", "a=1,3; b=1,2, a=2,3; b=2,2", ("a=1,3; b=1,2", "a=2,3; b=2,2")),
     ("opset", " 17 ", 17), ("opset", "", None), ("log", "out/log.txt", Path("out/log.txt")), ("log", "", None),
     ("title", "a, b", "a, b"), ("axes", "{'x': 1}", {"x": 1}), ("shape", "(1, 2)", (1, 2)), ("size", "auto", "auto"),
-    ("size", "320", 320),
+    ("size", "320", 320), ("pairs", "", ()), ("pairs", "A+B -> own::ab, C: d", (("A+B", "own::ab"), ("C", "d"))),
+    ("pairs", '{"A": "own::b"}', (("A", "own::b"),)),
 ])
 def test_what_is_typed_becomes_a_value(name, typed, value):
     made = control(name)
@@ -76,6 +78,7 @@ def test_what_is_typed_becomes_a_value(name, typed, value):
 @pytest.mark.parametrize(("name", "typed", "words"), [
     ("opset", "seventeen", "a whole number, or nothing"), ("sizes", "1, two", "whole numbers, with commas"),
     ("axes", "[1]", "a Python value"), ("shape", "(1,", "a Python value"),
+    ("pairs", "GroupNorm", "this -> that"),
 ])
 def test_what_cannot_be_a_value_is_told_beside_the_control(name, typed, words):
     made = control(name)
@@ -90,6 +93,7 @@ def test_what_cannot_be_a_value_is_told_beside_the_control(name, typed, words):
 @pytest.mark.parametrize(("name", "value"), [
     ("method", "entropy"), ("names", ("Conv_3", "Add_1")), ("log", Path("x")), ("axes", {"x": 0}), ("opset", 13),
     ("opset", None), ("kinds", ("Conv", "MatMul")), ("size", "auto"), ("checked", True),
+    ("pairs", (("A", "own::b"), ("C", "d"))),
 ])
 def test_a_value_given_in_python_comes_back(name, value):
     made = control(name)

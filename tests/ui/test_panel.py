@@ -109,6 +109,16 @@ def test_run_again_is_offered_where_the_stage_fingerprints_its_arguments_its_own
     assert made.look.again.disabled
 
 
+def test_the_equal_call_of_a_family_s_stage_begins_with_the_module_that_notebooks_import():
+    from kit.families import diffusion
+
+    made = Panel(diffusion.quantize_unet, ("unet.onnx",), {}, options=diffusion.UnetQuantizeOptions(spare=0.1),
+                 call=quick)
+    assert "diffusion.quantize_unet('unet.onnx', options=diffusion.UnetQuantizeOptions(spare=0.1))" in html.unescape(
+        made.look.call.value)
+    assert "<h4>Quantize UNet</h4>" in made.look.head.value
+
+
 def test_mending_a_setting_after_an_error_is_noticed_and_the_error_stays():
     made = panel(refuse, "two.onnx")
     with pytest.raises(UnsupportedModel):
