@@ -26,8 +26,10 @@ def made(tmp_path):
 
 
 def start(folder, environment, *options):
+    # A shell's background jobs ignore Ctrl-C, and hand that down; here it is to be heard.
     return subprocess.Popen([sys.executable, str(folder / "run_on_box.py"), *options], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def run(folder, environment, *options):
@@ -140,7 +142,10 @@ def test_ctrl_c_leaves_results_and_gives_the_device_back(made, tmp_path):
         time.sleep(0.05)
     time.sleep(0.3)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=30)
+    try:
+        out, err = child.communicate(timeout=30)
+    finally:
+        child.kill()
     assert child.returncode == 130, err
     assert "Interrupted. What was done until then" in out
     results = json.loads(file.read_text())
