@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("pictures", "calibration", "speed"))
     parser.add_argument("--prompts", type=int, default=100, help="test prompts of the small pipeline")
     parser.add_argument("--seeds", type=int, default=5, help="of each way to choose calibration inputs")
+    parser.add_argument("--inputs", type=int, nargs="+", default=[8, 20, 64], help="of the calibration, to choose")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "sd15", help="SD 1.5, or where to build it")
     parser.add_argument("--paths", nargs="*", help="sd15: which to time against PyTorch eager; all by default")
@@ -109,7 +110,7 @@ class Small:
         prompts, draw, rows = self.judge.prompts[:24], diffusion.DrawOptions(guidance=GUIDANCE), []
         reference = diffusion.draw(self.torch, prompts, draw)
         choices = "stratified", "random", "first"
-        for mode, inputs, choice in itertools.product(("hybrid", "full"), (8, 20, 64), choices):
+        for mode, inputs, choice in itertools.product(("hybrid", "full"), self.asked.inputs, choices):
             medians, worst = [], []
             for seed in range(1 if choice == "first" else self.asked.seeds):
                 pipeline = self.made(How(mode, "openvino"), self.calibrated(inputs, choice, seed))
