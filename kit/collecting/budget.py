@@ -15,6 +15,7 @@ from kit.collecting.histogram import BINS
 from kit.collecting.measuring import resident
 from kit.collecting.parts import Parts, Span, layout, spans
 from kit.errors import UnsupportedModel
+from kit.inspection.stand_ins import infer_shapes
 from kit.int8.quantizable import Network
 from kit.model import Model
 from kit.weights_file import weights_bytes
@@ -116,7 +117,7 @@ def _inferred(network: Network, feeds: Mapping[str, np.ndarray]) -> dict[str, tu
     for value in proto.graph.output:  # what is said of them may be of another input size
         value.type.tensor_type.ClearField("shape")
     try:
-        proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        proto = infer_shapes(proto)
     except Exception:  # then a run tells
         return {}
     found = {}

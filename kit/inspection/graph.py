@@ -20,7 +20,7 @@ import numpy as np
 from kit.errors import BadInput
 from kit.inspection.binding import PICTURES, bind_axes
 from kit.inspection.shape_arithmetic import LIMIT, ShapeArithmetic, dtype_name, type_of
-from kit.inspection.stand_ins import stand_ins
+from kit.inspection.stand_ins import infer_shapes
 from kit.model import read
 from kit.need import need
 from kit.source import EXPORTABLE, NAMES, TO_ONNX, Source, recognise
@@ -232,10 +232,9 @@ def _walk(path: Path, proto: Any, opsets: dict[str, int], bound: dict[str, tuple
     import onnx
 
     stripped = _light(onnx, proto, bound)
-    stripped.functions.extend(stand_ins(proto))
     inferred, trouble = stripped, ""
     try:
-        inferred = onnx.shape_inference.infer_shapes(stripped, data_prop=True)
+        inferred = infer_shapes(stripped)
     except Exception as error:  # onnx raises several kinds, some of them bare RuntimeErrors
         trouble = str(error).strip()
     walker = _Walker(proto, inferred, opsets)
@@ -243,7 +242,7 @@ def _walk(path: Path, proto: Any, opsets: dict[str, int], bound: dict[str, tuple
                   walker.constants, walker.weights, walker.arithmetic.numbers)
     if graph.unknown and not trouble:
         try:  # lenient inference gave every shape it could; the strict one says what went wrong, all of it
-            onnx.shape_inference.infer_shapes(stripped, strict_mode=True, data_prop=True)
+            infer_shapes(stripped, strict=True)
         except Exception as error:  # as above
             graph.trouble = str(error).strip()
     return graph

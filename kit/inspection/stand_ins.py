@@ -22,6 +22,26 @@ _BODIES = {
 }
 
 
+def infer_shapes(proto: Any, *, strict: bool = False) -> Any:
+    """A copy of ``proto`` with types and shapes by onnx's inference, which sees behind these operators too.
+
+    Args:
+        proto: the ``onnx.ModelProto``; unchanged.
+        strict: raise at the first thing that is wrong, not only where nothing can be said.
+
+    Raises:
+        Exception: onnx raises several kinds, some of them bare RuntimeErrors.
+    """
+    import onnx
+
+    own = len(proto.functions)
+    proto.functions.extend(stand_ins(proto))
+    try:
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=strict, data_prop=True)
+    finally:
+        del proto.functions[own:]
+
+
 def stand_ins(proto: Any) -> list[Any]:
     """A function for each operator of the domain that ``proto`` uses and has none for, where it is known here."""
     import onnx

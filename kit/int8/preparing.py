@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kit.errors import UnsupportedModel
-from kit.inspection.stand_ins import stand_ins
+from kit.inspection.stand_ins import infer_shapes
 from kit.need import need
 
 MIN_OPSET = 13  # QuantizeLinear and DequantizeLinear take one scale a channel from here on
@@ -31,7 +31,7 @@ def prepare(proto: Any, name: str = "the model", *, quantized: bool = False) -> 
     Raises:
         UnsupportedModel: the opset is older than 13, or the model is quantized already.
     """
-    onnx = need("onnx", to="prepare a model for quantization", extra="base")
+    need("onnx", to="prepare a model for quantization", extra="base")
     opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
     if opset < MIN_OPSET:
         raise UnsupportedModel(
@@ -43,16 +43,12 @@ def prepare(proto: Any, name: str = "the model", *, quantized: bool = False) -> 
         raise UnsupportedModel(f"{name} holds QuantizeLinear or DequantizeLinear nodes: it is quantized already.",
                                remedy="give the float model that it was made from")
     plain(proto)
-    own = len(proto.functions)
-    proto.functions.extend(stand_ins(proto))
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        inferred = infer_shapes(proto)
         del graph.value_info[:]
         graph.value_info.extend(inferred.graph.value_info)
     except Exception:  # the tensors without a type are then left in float
         pass
-    finally:
-        del proto.functions[own:]
     return proto
 
 
